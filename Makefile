@@ -1,0 +1,37 @@
+# make        everything from nothing: environment, then train, optimize, certify, tables, figures of the digits
+# make test   environment, then the tests
+# Both install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+# On a busy machine, threads that spin while they wait cost several times the work: let them sleep.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: all test
+.DELETE_ON_ERROR:
+
+# The committed results are there to be read; the first `make` in a clone removes them, so that all that follows
+# is computed on this machine (`git diff` then shows where it differs). Later ones only do what is missing.
+all: $(VENV)/.installed
+	@test -d data/checkpoints || rm -rf results
+	dvc repro
+	@cat results/tables/T1.md; echo; cat results/tables/T2.md; echo; cat results/tables/T3.md; echo
+	@cat results/timing/T4.md; echo
+	@echo "All tables: results/tables/, figures: results/figures/ and results/toy/, executed notebooks: results/notebooks/"
+
+test: $(VENV)/.tested
+	ruff check .
+	pytest
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("ancer needs Python >= 3.11, found " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
+	pip install -q -c requirements.lock -e .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	pip install -q -c requirements.lock -e '.[test]'
+	touch $@

@@ -1,0 +1,27 @@
+"""The papermill engine of the pipeline: executed notebooks that are the same each time."""
+
+from pathlib import Path
+
+from papermill.engines import NBClientEngine
+
+from ancer.pipeline import tidy
+
+
+class Engine(NBClientEngine):
+    """papermill's engine, made repeatable: `papermill --engine ancer` (registered in pyproject.toml).
+
+    Makes the output folder, refuses parameters that the notebook does not have (papermill only warns), and
+    leaves no time, random id or version in the executed notebook.
+    """
+
+    @classmethod
+    def execute_notebook(cls, nb, kernel_name, output_path=None, **kwargs):
+        from papermill.inspection import _infer_parameters  # papermill loads this module while it is loading itself
+
+        known = {p.name for p in _infer_parameters(nb)}
+        for name in nb.metadata.papermill.get("parameters", {}):
+            if name not in known:
+                raise ValueError(f"unknown parameter -p {name}: this notebook has {', '.join(sorted(known))}")
+        if output_path is not None:
+            Path(output_path).parent.mkdir(parents=True, exist_ok=True)
+        return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs))

@@ -1,0 +1,234 @@
+"""The memory that keeps a data-dependent smoothed classifier sound."""
+
+import math
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancer.certification import ABSTAIN, Certificate
+from ancer.geometry import ENOUGH, U, bound, distance, gamma, largest_inside, outside, scaled_norm
+from ancer.regions import SHRINKS, Region, region_or_none
+from ancer.storage import Records, Storage
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the memory answers to one query.
+
+    prediction: class or ABSTAIN. region: queries in it, earlier or later, have this answer; None if empty.
+    conflicts: stored regions of another answer that met the certificate's region or held the query.
+    event: "kept" (the certificate as it came), "shrunk" (away from the conflicts), "point" (nothing left
+    round the query), "inherited" (the query lies in a stored region of another class) or "abstained".
+    """
+
+    prediction: int
+    region: Region | None
+    conflicts: int
+    event: str
+
+
+class Memory:
+    """Answers queries such that no answer contradicts another (memory-based certification of ANCER).
+
+    A certificate speaks for the classifier smoothed with the theta of *its* image. Where theta depends on the
+    image, every query has a classifier of its own, and regions certified for different classes may overlap.
+    The memory stores the region of each answer, and later queries give way to it:
+
+    1. A query inside a stored region of another class inherits that class and the largest region inside.
+    2. Any other query keeps its class; its region shrinks until it misses all regions of other answers.
+    3. An abstention outside all regions is stored as a single point (strict) or not at all.
+
+    Guarantee. Stored regions of different answers are disjoint. Therefore, if a query lies in a region that
+    this memory reports for class c, before or after, the answer to it is c (with strict=False, an *earlier*
+    query may have been answered ABSTAIN). This is deterministic and owes nothing to alpha. Separately, each
+    region that is not inherited lies, with probability at least 1 - alpha, where the classifier smoothed with
+    its own theta returns its class.
+
+    What this does not say. *Order matters*: whoever comes first keeps the whole region; in another order the
+    same queries get other regions, and some get other classes. *The first query can poison*: if its class is
+    wrong, by chance or by an adversary's choice, later queries in its region inherit it, however clear their
+    own certificates are. Looking up enforces consistency; statistics only justify the size of the regions.
+    *Nothing holds between two memories*: two machines, or one that lost its memory, may contradict each other.
+    All queries that are answered, plain predictions too, must pass through the one memory, with their theta
+    fixed before the noise of their certification was drawn.
+
+    model, dtype: identity of the classifier (such as its checkpoint's sha256) and of its arithmetic; needed
+    with a path. norm: 1 or 2; by default the first certificate's. strict: see 3. shrink: "direction" keeps far
+    more volume, "uniform" the region's shape. limit: the bytes that regions may take; beyond it, MemoryError
+    is raised and nothing is answered. path: folder that keeps the memory from run to run, open in one process
+    at a time; each answer is on disk before it is given, so that a kill loses none. Without it the memory is a
+    temporary file. Both are memory-mapped: the system keeps in main memory what fits.
+    Raises ValueError if the folder is damaged or belongs to another model, dtype, norm or strictness.
+
+    Regions are stored in the dtype of the first center, float32 or float64, with axes rounded down and
+    reported so. At n = 150,528 and float32, 10,000 regions take 6.0 GB if isotropic, 12.0 GB if anisotropic.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "",
+        dtype: str = "",
+        norm: int | None = None,
+        strict: bool = True,
+        shrink: str = "direction",
+        limit: int = 2**34,
+        path: str | os.PathLike | None = None,
+    ):
+        if norm not in (None, 1, 2):
+            raise ValueError(f"norm must be 1, 2 or None, found {norm!r}")
+        if shrink not in SHRINKS:
+            raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
+        if not limit > 0:
+            raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
+        if path is not None and not (model and dtype):
+            raise ValueError("a memory with a path needs model= and dtype=: it serves one classifier only")
+        self.shrink = shrink
+        owner = {"model": model, "dtype": dtype, "strict": strict, "norm": norm}
+        self._storage = Storage(owner, path=None if path is None else Path(path), limit=limit)
+        self._lock = threading.Lock()
+
+    def answer(self, certificate: Certificate) -> Answer:
+        """The sound answer to the query that the certificate is of. Queries wait for one another (one lock).
+
+        Raises ValueError for a certificate of another norm or shape, or whose center the memory cannot hold.
+        """
+        with self._lock:
+            x, p = self._query(certificate), certificate.norm
+            c, region = int(certificate.prediction), certificate.region
+            b = x.new_ones(1) if region is None else region.flat_axes.cpu()
+            bounds = self._bounds(x, p, c, b)
+            # 1. the stored regions that hold x, all of one class
+            held, holders = self._holders(x, p, bounds)
+            if holders and held != c:
+                conflicts = 0 if c == ABSTAIN else len(holders)
+                if held == ABSTAIN:
+                    return Answer(ABSTAIN, None, conflicts, "abstained")
+                # 2. inherit the class; what lies in a stored region need not be stored
+                region = _largest_in_subset(x.reshape(certificate.center.shape), p, holders)
+                return Answer(held, region, conflicts, "inherited")
+            # 3. an abstention outside all regions is a point
+            if region is None:
+                if self._storage.owner["strict"] and not holders:
+                    self._storage.append(ABSTAIN, x.new_zeros(1), x)
+                return Answer(ABSTAIN, None, 0, "abstained")
+            # 4. shrink away from the regions of other answers, the nearest first
+            conflicts = self._conflicts(x, p, c, b, bounds)
+            for file, row in conflicts:
+                u, a = self._load(file, [row], x)
+                b = outside(u[0], a[0], b, p, shrink=self.shrink)
+                if not b.all():
+                    break
+            b = self._storage.append(c, b, x)
+            region = region_or_none(x.reshape(certificate.center.shape), b, p)
+            event = "point" if region is None else "shrunk" if conflicts else "kept"
+            return Answer(c, region, len(conflicts), event)
+
+    def __len__(self) -> int:
+        """Number of stored regions and points."""
+        return len(self._storage)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        return self._storage.nbytes
+
+    def close(self) -> None:
+        """Release the folder, or delete the temporary files; `with Memory(...) as memory:` ends with it."""
+        self._storage.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    @property
+    def _tau(self) -> float:
+        """Relative margin of 'x lies in R': beyond the norm's rounding, so that no true 'yes' is missed."""
+        return 1e-12 + 2 * gamma(math.prod(self._storage.owner["shape"]) + 16)
+
+    @property
+    def _inflation(self) -> float:
+        """Regions keep clear of others inflated beyond that margin: x lies in regions of one class only."""
+        return 1 + 4 * self._tau
+
+    def _query(self, certificate: Certificate) -> Tensor:
+        """The center as a flat vector; the first one settles norm, shape and number format."""
+        storage, center, norm = self._storage, certificate.center.detach().cpu(), certificate.norm
+        if not storage.close.alive:
+            raise ValueError("this memory is closed")
+        if storage.owner["norm"] not in (None, norm):
+            raise ValueError(f"this memory is for norm {storage.owner['norm']}, found a certificate for {norm}")
+        if (certificate.prediction == ABSTAIN) != (certificate.region is None):
+            raise ValueError(f"a certificate abstains or has a region, found class {certificate.prediction}")
+        if not torch.isfinite(center).all():
+            raise ValueError("the certificate's center has values that are not finite")
+        if not storage.files:
+            if center.numel() > 10**6:
+                raise ValueError(
+                    f"a memory holds up to 1,000,000 coordinates, found {center.numel()}: beyond, "
+                    "rounding may exceed its margins"
+                )
+            number = "<f8" if center.dtype == torch.float64 else "<f4"
+            storage.start(norm=norm, shape=list(center.shape), number=number)
+        if list(center.shape) != storage.owner["shape"]:
+            raise ValueError(f"this memory is for shape {storage.owner['shape']}, not {list(center.shape)}")
+        x = center.reshape(-1).double()
+        if storage.owner["number"] == "<f4" and not torch.equal(x.float().double(), x):
+            raise ValueError("the memory holds float32 centers, as the first was: this one is not float32")
+        return x
+
+    def _load(self, file: Records, rows: np.ndarray | list[int], x: Tensor) -> tuple[Tensor, Tensor]:
+        u, a = file.load(rows, x)
+        return u, a.mul_(self._inflation)
+
+    def _bounds(self, x: Tensor, p: int, c: int, b: Tensor) -> list[Tensor]:
+        """Lower bounds on the distances of x to the inflated regions, in multiples of b."""
+        bounds = []
+        for file in self._storage.files:
+            # the balls round both regions tell distant ones apart
+            r = file.distances(x, p) * (1 - gamma(len(x) + 16))
+            d = ((r - file.largest * self._inflation) / b.amax() * (1 - 4 * U)).clamp_min(0)
+            # one pass over the dual tells most others apart
+            for rows in file.chunks((d == 0) | (d < ENOUGH) & (file.predictions != c)):
+                d[rows] = torch.maximum(d[rows], bound(*self._load(file, rows, x), b, p))
+            bounds.append(d)
+        return bounds
+
+    def _holders(self, x: Tensor, p: int, bounds: list[Tensor]) -> tuple[int, list[tuple[Records, int]]]:
+        """The class of the stored regions that hold x, and these regions; a stored point that is x decides."""
+        points, regions = [], []
+        for file, d in zip(self._storage.files, bounds, strict=True):
+            for rows in file.chunks(d == 0):
+                u, a = file.load(rows, x)
+                point = a.amax(-1) == 0
+                same, inside = (u == 0).all(-1), scaled_norm(u, a, p) <= 1 + self._tau
+                points += [(file, rows[i]) for i in (point & same).nonzero()[:, 0]]
+                regions += [(file, rows[i]) for i in (~point & inside).nonzero()[:, 0]]
+        classes = {int(file.predictions[row]) for file, row in points or regions}
+        if len(classes) > 1:
+            raise RuntimeError(f"stored regions of classes {sorted(classes)} overlap: the memory is damaged")
+        held = classes.pop() if classes else ABSTAIN
+        return held, [(file, row) for file, row in points + regions if file.predictions[row] == held]
+
+    def _conflicts(self, x: Tensor, p: int, c: int, b: Tensor, bounds: list[Tensor]) -> list[tuple[Records, int]]:
+        """The stored regions of other answers that meet the region of axes b round x, the nearest first."""
+        found = []
+        for file, lower in zip(self._storage.files, bounds, strict=True):
+            for rows in file.chunks((lower < ENOUGH) & (file.predictions != c)):
+                d, _ = distance(*self._load(file, rows, x), b, p)
+                found += [(float(d[i]), file, rows[i]) for i in (d < ENOUGH).nonzero()[:, 0]]
+        return [(file, row) for _, file, row in sorted(found, key=lambda f: f[0])]
+
+
+def _largest_in_subset(x: Tensor, p: int, holders: list[tuple[Records, int]]) -> Region | None:
+    """The largest region round x inside one of those that hold it; None on their boundary."""
+    pairs = [file.load([row], x.flatten()) for file, row in holders if file.largest[row] > 0]
+    axes = [largest_inside(u, a, p)[0] for u, a in pairs]
+    return region_or_none(x, max(axes, key=lambda a: a.log().mean()), p) if axes else None

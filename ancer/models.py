@@ -1,0 +1,194 @@
+"""Base classifiers: networks with normalisation inside, how they are evaluated, checkpoints in and out."""
+
+import copy
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DigitsCNN(nn.Module):
+    """Three 3x3 convolutions for (B, 1, 8, 8) images in [0, 1]; returns logits (B, classes)."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1, stride=2)
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1, stride=2)
+        self.head = nn.Linear(256, classes)
+
+    def forward(self, x):
+        x = (x - 0.3) / 0.38  # mean and standard deviation of the digits' pixels
+        x = F.relu(self.conv1(x))
+        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv3(x))
+        return self.head(x.flatten(1))
+
+
+class MLP(nn.Module):
+    """Two hidden layers for points (B, features) in [0, 1]; returns logits (B, classes)."""
+
+    def __init__(self, classes: int = 2, features: int = 2, width: int = 64):
+        super().__init__()
+        self.hidden = nn.ModuleList([nn.Linear(features, width), nn.Linear(width, width)])
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = 4 * (x - 0.5)
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        return self.head(x)
+
+
+ARCHITECTURES = {"digits_cnn": DigitsCNN, "mlp": MLP}
+
+
+class Classifier:
+    """A base classifier f exactly as it is evaluated: its numerics are part of what is certified.
+
+    Holds a frozen copy of `module` (eval mode, no gradients to parameters), so the caller's module keeps
+    its mode, its `requires_grad` and its dtype, and later training of it changes nothing here.
+
+    outputs: what the module returns, "logits" or "probabilities" (never guessed).
+    dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have it).
+    memory_format: torch.contiguous_format or torch.channels_last. Both may be given by name, as in params.yaml.
+    batch_size: rows of one forward pass, > 0; bounds the memory. Every pass has exactly this many rows.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        outputs: str = "logits",
+        dtype: torch.dtype | str = torch.float32,
+        memory_format: torch.memory_format | str = torch.contiguous_format,
+        batch_size: int = 1000,
+    ):
+        if outputs not in ("logits", "probabilities"):
+            raise ValueError(f"outputs must be 'logits' or 'probabilities', found {outputs!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, found {batch_size}")
+        self.outputs, self.batch_size = outputs, batch_size
+        self.dtype = _one_of(dtype, "dtype", torch.float32, torch.bfloat16)
+        self.memory_format = _one_of(memory_format, "memory_format", torch.contiguous_format, torch.channels_last)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module.to(dtype=self.dtype, memory_format=self.memory_format)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; images and noise go there."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The module's outputs (B, K) in float32 for inputs (B, ...); checked for shape and finiteness."""
+        inputs = inputs.to(self.dtype)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=self.memory_format)
+        outputs = self.module(inputs)
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(f"the model must return (B, K) = ({len(inputs)}, K) outputs with K >= 2, found {found}")
+        outputs = outputs.float()
+        if not torch.isfinite(outputs).all():
+            raise ValueError("the model returned NaN or infinite outputs: check its weights and its dtype")
+        return outputs
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Class probabilities (B, K): softmax of logits, or the outputs themselves, checked."""
+        outputs = self(inputs)
+        if self.outputs == "logits":
+            return outputs.softmax(dim=1)
+        total = outputs.detach().sum(dim=1)
+        if outputs.min() < -1e-3 or (total - 1).abs().max() > 2e-2:  # bfloat16 probabilities sum to 1 +- 1 %
+            raise ValueError(
+                "the model was declared to return probabilities, but a row is negative or does not sum to 1: "
+                "use outputs='logits'"
+            )
+        return outputs
+
+
+def _one_of(value, name: str, *choices):
+    """`value` among torch's objects `choices`, given itself or by name."""
+    for choice in choices:
+        if value == choice or f"torch.{value}" == str(choice):
+            return choice
+    raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}")
+
+
+def as_classifier(model: nn.Module | Classifier) -> Classifier:
+    """`model` itself, or a module that returns logits, evaluated with the defaults of `Classifier`."""
+    if isinstance(model, Classifier):
+        return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module or a Classifier, found {type(model).__name__}")
+    return Classifier(model)
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ValueError unless x is a batch of images: (B, ...) with B >= 1, float32 or float64, in [0, 1]."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"images must be float32 or float64 tensors, found {found}")
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"images must have shape (B, ...) with B >= 1, found {tuple(x.shape)}: x[None]?")
+    low, high = x.min().item(), x.max().item()
+    if not (0 <= low and high <= 1):
+        raise ValueError(
+            f"pixels must lie in [0, 1], found {low:g} to {high:g}: radii are in these units, "
+            "so put normalisation inside the model"
+        )
+
+
+def build(arch: str, classes: int) -> nn.Module:
+    """A fresh network of a known architecture, with torch's current random state."""
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {arch!r}: choose one of {sorted(ARCHITECTURES)}")
+    return ARCHITECTURES[arch](classes)
+
+
+def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, provenance: dict) -> None:
+    """Write a checkpoint (safetensors: weights, architecture and provenance; no code) in one piece."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"ancer": json.dumps({"arch": arch, "classes": classes, "provenance": provenance}, sort_keys=True)}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(state, part, metadata=metadata)
+    os.replace(part, path)
+
+
+def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
+    """The network of a checkpoint written by `save`, in eval mode on the CPU.
+
+    Its `provenance` attribute is the dictionary that was saved. Raises FileNotFoundError or ValueError, naming
+    the file, when it is missing, altered (sha256 given), truncated or foreign.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: run the train stage (dvc repro) first")
+    if sha256 is not None and digest(path) != sha256:
+        raise ValueError(f"checkpoint {path} is not the one that was expected (sha256 {digest(path)[:12]}...)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["ancer"])
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        module = build(header["arch"], header["classes"])
+        module.load_state_dict(state)
+        module.provenance = header["provenance"]
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a checkpoint of ancer ({reason}): train it again") from None
+    return module.eval()
+
+
+def digest(path: str | Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,242 @@
+"""theta for each image: the paper's optimizers and ours; both only propose, `certify` alone proves.
+
+Every function maps a noise (its theta is the start) to theta. The draws here are never those of certification.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ancer.confidence import clopper_pearson
+from ancer.models import Classifier, as_classifier, check_images
+from ancer.noise import Noise
+from ancer.smoothing import SmoothedClassifier, generator, image_indices
+
+
+def optimize_isotropic(
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    *,
+    seed: int,
+    n: int = 10_000,
+    alpha: float = 0.001,
+    draws: int = 400,
+    scales: Sequence[float] = tuple(np.geomspace(0.25, 4, 13)),
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """One theta for each image x (B, ...): (B,), by search, without gradients.
+
+    The class is the smoothed prediction at `noise`. Among theta = scale * noise.theta, on common draws, the one is
+    taken whose radius for *that* class, as n draws at alpha would bound it, is largest. Votes are smoothed
+    (Jeffreys' half vote, and a Gaussian kernel over log scale, width 0.2), so that luck at one large scale is not
+    mistaken for radius. scales: > 0, evenly spaced in log; n, alpha: those planned for certification.
+    """
+    clopper_pearson(0, n, alpha)  # the domains of n and alpha, before any work
+    if draws < 1 or len(scales) == 0 or not all(0 < s < math.inf for s in scales):
+        raise ValueError(f"draws must be >= 1 and scales > 0 and finite, found {draws} and {list(scales)}")
+    classifier = as_classifier(model)
+    start = _one_scale_an_image(noise, x)
+
+    def votes(scale: float) -> Tensor:
+        scaled = SmoothedClassifier(classifier, type(noise)(start * scale))
+        return scaled.counts(x, draws, seed=seed, purpose="search", indices=indices)
+
+    anchor = votes(1.0).argmax(dim=1, keepdim=True)
+    p = torch.stack([votes(s).gather(1, anchor)[:, 0] for s in scales]).add(0.5) / (draws + 1)
+    gap = noise.gap(torch.from_numpy(clopper_pearson(p.numpy() * n, n, alpha))).clamp(min=0)
+    scales = torch.as_tensor(scales, dtype=torch.float64)
+    kernel = torch.softmax(-((scales.log()[:, None] - scales.log()) ** 2) / (2 * 0.2**2), dim=1)
+    radius = kernel @ (scales[:, None] * gap)
+    # where every scale would abstain there is nothing to choose: keep the start
+    best = torch.where(radius.amax(dim=0) > 0, scales[radius.argmax(dim=0)], 1.0)
+    return start * best.to(start)
+
+
+def optimize_anisotropic(
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    *,
+    seed: int,
+    n: int = 10_000,
+    alpha: float = 0.001,
+    iterations: int = 40,
+    draws: int = 32,
+    step: float = 0.2,
+    kappa: float = 1.0,
+    temperature: float = 1.0,
+    window: int = 1,
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """One theta for each coordinate of each image x (B, ...): like x, by ascent on log theta.
+
+    Maximizes log proxy radius + kappa * log inscribed radius = mean(log theta) + (1 + kappa) * log gap(p) + const
+    over theta >= noise.theta, with p the mean probability of the class that leads at `noise`, clamped at the
+    largest bound that n draws at alpha can give: volume is bought, not confidence that cannot be certified.
+    Probabilities are those of logits / temperature: certification counts votes, so a network whose confidence is
+    far below its share of votes (stability training) needs a temperature below 1. Gradients are averaged over
+    window x window pixels (odd; neighbours share information). Adam, the step decays linearly.
+    """
+    _check_schedule(iterations, draws, step)
+    if not 0 <= kappa < math.inf or not 0 < temperature < math.inf:
+        raise ValueError(f"kappa must be >= 0 and temperature > 0, found {kappa} and {temperature}")
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be odd and >= 1, found {window}")
+    largest = float(clopper_pearson(n, n, alpha))
+
+    def ascend(classifier: Classifier, x: Tensor, theta: Tensor, indices: list[int]) -> Tensor:
+        probabilities = _sampler(classifier, x, noise, draws, seed, indices, temperature)
+        floor = theta.log().expand_as(x)
+        with torch.no_grad():
+            anchor = probabilities(theta).argmax(dim=1, keepdim=True)
+        log_theta = floor.clone().requires_grad_()
+        optimizer = torch.optim.Adam([log_theta], lr=step)
+        for t in range(iterations):
+            p = probabilities(log_theta.exp()).gather(1, anchor)[:, 0]
+            gap = noise.gap(p.clamp(1e-3, largest))
+            # the gradient of log gap where gap > 0.05; below, that of gap itself, which is defined for p <= 1/2
+            objective = log_theta.flatten(1).mean(dim=1) + (1 + kappa) * gap / gap.detach().clamp(min=0.05)
+            (gradient,) = torch.autograd.grad(objective.sum(), log_theta)
+            log_theta.grad = -_share_among_neighbours(gradient, window)
+            optimizer.param_groups[0]["lr"] = step * (1 - t / iterations)
+            optimizer.step()
+            with torch.no_grad():
+                torch.maximum(log_theta, floor, out=log_theta)
+        return torch.maximum(log_theta.detach().exp(), theta)  # exp(log(theta)) may round below theta
+
+    return _in_groups(ascend, model, x, noise, draws, indices)
+
+
+def _share_among_neighbours(gradient: Tensor, window: int) -> Tensor:
+    """Average (B, C, H, W) over window x window pixels; other shapes have no neighbours."""
+    if gradient.dim() != 4 or window == 1:
+        return gradient
+    return F.avg_pool2d(gradient, window, stride=1, padding=window // 2, count_include_pad=False)
+
+
+def optimize_isotropic_paper(
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    *,
+    seed: int,
+    iterations: int = 900,
+    draws: int = 100,
+    step: float = 0.04,
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """The paper's isotropic start (Alfarra et al., UAI 2022), with the published defaults: (B,).
+
+    Plain gradient ascent on theta * gap of the two largest mean probabilities, each clamped to [0.001, 0.999],
+    from noise.theta. Not monotone: the result can have a smaller radius than the start. theta is kept >= 1e-3,
+    where the published code lets it turn negative.
+    """
+    _check_schedule(iterations, draws, step)
+
+    def ascend(classifier: Classifier, x: Tensor, theta: Tensor, indices: list[int]) -> Tensor:
+        probabilities = _sampler(classifier, x, noise, draws, seed, indices)
+        theta = theta.clone().requires_grad_()
+        for _ in range(iterations):
+            radius = theta.flatten() * _gap_of_top_two(noise, probabilities(theta))
+            (gradient,) = torch.autograd.grad(radius.sum(), theta)
+            with torch.no_grad():
+                theta.add_(gradient, alpha=step).clamp_(min=1e-3)
+        return theta.detach().flatten()
+
+    return _in_groups(ascend, model, x, type(noise)(_one_scale_an_image(noise, x)), draws, indices)
+
+
+def optimize_anisotropic_paper(
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    *,
+    seed: int,
+    iterations: int = 100,
+    draws: int = 100,
+    step: float = 0.04,
+    kappa: float = 2.0,
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """ANCER as published (section 5 and algorithm 1 of the paper), with its defaults: theta like x (B, ...).
+
+    Adam on gap * GM(theta) + kappa * min(theta) * gap of the two largest mean probabilities, each clamped to
+    [0.001, 0.999], from noise.theta, and theta projected to >= noise.theta after each step.
+    """
+    _check_schedule(iterations, draws, step)
+    if not 0 <= kappa < math.inf:
+        raise ValueError(f"kappa must be >= 0, found {kappa}")
+
+    def ascend(classifier: Classifier, x: Tensor, theta: Tensor, indices: list[int]) -> Tensor:
+        probabilities = _sampler(classifier, x, noise, draws, seed, indices)
+        floor = theta.expand_as(x)
+        theta = floor.clone().requires_grad_()
+        optimizer = torch.optim.Adam([theta], lr=step)
+        for _ in range(iterations):
+            gap = _gap_of_top_two(noise, probabilities(theta))
+            proxy_radius = gap * theta.flatten(1).log().mean(dim=1).exp()
+            objective = proxy_radius + kappa * theta.flatten(1).amin(dim=1) * gap
+            (gradient,) = torch.autograd.grad(objective.sum(), theta)
+            theta.grad = -gradient
+            optimizer.step()
+            with torch.no_grad():
+                torch.maximum(theta, floor, out=theta)
+        return theta.detach()
+
+    return _in_groups(ascend, model, x, noise, draws, indices)
+
+
+def _check_schedule(iterations: int, draws: int, step: float) -> None:
+    if min(iterations, draws) < 1 or not 0 < step < math.inf:
+        raise ValueError(f"iterations, draws and step must be > 0, found {iterations}, {draws} and {step}")
+
+
+def _one_scale_an_image(noise: Noise, x: Tensor) -> Tensor:
+    """noise.theta as (B,); ValueError when it is anisotropic."""
+    check_images(x)
+    theta = noise.theta_for(x)
+    if theta[0].numel() != 1:
+        raise ValueError(f"an isotropic start is one theta an image, found shape {tuple(noise.theta.shape)}")
+    return theta.flatten()
+
+
+def _gap_of_top_two(noise: Noise, probabilities: Tensor) -> Tensor:
+    """(gap(p_1) - gap(p_2)) / 2 of the two largest probabilities (B, K), clamped as published: (B,)."""
+    top = noise.gap(probabilities.topk(2, dim=1).values.clamp(0.001, 0.999))
+    return (top[:, 0] - top[:, 1]) / 2
+
+
+def _sampler(
+    classifier: Classifier, x: Tensor, noise: Noise, draws: int, seed: int, indices: list[int], temperature=1.0
+) -> Callable[[Tensor], Tensor]:
+    """A function theta -> mean probabilities (B, K) over `draws` fresh draws an image, differentiable in theta."""
+    streams = [generator(seed, "ascent", index, x.device) for index in indices]
+
+    def probabilities(theta: Tensor) -> Tensor:
+        z = torch.stack([noise.unit((draws, *x.shape[1:]), generator=s, dtype=x.dtype) for s in streams])
+        inputs = x[:, None] + theta[:, None] * z
+        p = classifier.probabilities(inputs.flatten(0, 1))
+        if temperature != 1:
+            p = (p.clamp(min=1e-30).log() / temperature).softmax(dim=1)
+        return p.unflatten(0, (len(x), draws)).mean(dim=1)
+
+    return probabilities
+
+
+def _in_groups(ascend: Callable, model, x: Tensor, noise: Noise, draws: int, indices) -> Tensor:
+    """Run `ascend` on as many images at once as draws for each fit the batch size; theta on x's device."""
+    classifier = as_classifier(model)
+    check_images(x)
+    indices, theta = image_indices(x, indices), noise.theta_for(x)
+    size = classifier.batch_size // draws
+    if size < 1:
+        raise ValueError(f"batch_size {classifier.batch_size} is below {draws} draws: raise it or lower draws")
+    groups = [slice(i, i + size) for i in range(0, len(x), size)]
+    inputs, theta = x.detach().to(classifier.device), theta.to(classifier.device)
+    with torch.enable_grad():
+        return torch.cat([ascend(classifier, inputs[g], theta[g], indices[g]) for g in groups]).to(x.device)

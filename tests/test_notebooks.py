@@ -1,0 +1,160 @@
+"""Every notebook runs top to bottom through papermill, in pipeline order, on a small profile of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    """A folder with a small params.yaml: two experiments, six images, few draws."""
+    folder = tmp_path_factory.mktemp("profile")
+    p = yaml.safe_load((ROOT / "params.yaml").read_text())
+    p["images"], p["toy"]["epochs"], p["toy"]["n"], p["figures"]["images"] = 6, 5, 500, 3
+    p["toy"]["crowd"] = 12
+    p["train"]["epochs"], p["optimize"]["iterations"], p["optimize"]["search_draws"] = 8, 3, 50
+    p["certify"]["n"] = 500
+    p["experiments"] = {k: v for k, v in p["experiments"].items() if k in ("digits-l2-0.25", "digits-l1-0.25")}
+    (folder / "params.yaml").write_text(yaml.safe_dump(p))
+    return folder
+
+
+def run(profile, name, **parameters):
+    parameters = {**parameters, "profile": str(profile)}
+    output = profile / "executed" / f"{name}-{parameters.get('experiment', '')}.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb", output, parameters, engine_name="ancer", progress_bar=False
+    )
+    return output
+
+
+@pytest.fixture(scope="module")
+def executed(profile):
+    """All stages in order; name -> executed notebook."""
+    done = {"toy": run(profile, "toy")}
+    for stage in ("train", "optimize", "certify", "memory"):
+        for experiment in ("digits-l2-0.25", "digits-l1-0.25"):
+            done[stage, experiment] = run(profile, stage, experiment=experiment)
+    return {**done, **{stage: run(profile, stage) for stage in ("volumes", "tables", "figures")}}
+
+
+def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
+    assert {k if isinstance(k, str) else k[0] for k in executed} == {p.stem for p in (ROOT / "notebooks").glob("*")}
+    for path in executed.values():
+        notebook = nbformat.read(path, as_version=4)
+        assert [c.id for c in notebook.cells] == [f"cell-{k}" for k in range(len(notebook.cells))]
+        assert "papermill" not in notebook.metadata
+        for output in [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]:
+            assert output.output_type != "error" and output.get("name") != "stderr", output
+            assert "s left" not in output.get("text", "")
+
+
+def test_pipeline_makes_every_table_and_figure(profile, executed):
+    results = profile / "results"
+    for table in ("T1", "T1-each-sigma", "T2", "T2-each-sigma", "T3"):
+        for kind in ("md", "csv", "tex"):
+            assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
+    names = ["F3", "F4"] + [f"{f}-{e}" for f in ("F2", "F5") for e in ("digits-l2-0.25", "digits-l1-0.25")]
+    for figure in [f"figures/{n}" for n in names] + ["toy/F1", "toy/F6"]:
+        assert (results / f"{figure}.svg").exists() and (results / f"{figure}.png").stat().st_size > 5000
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert set(metrics["digits-l1-0.25"]) == {
+        "fixed, certificate alone", "isotropic, certificate alone", "anisotropic, certificate alone",
+        "isotropic, with memory", "anisotropic, with memory",
+    }  # fmt: skip
+    rows = pd.read_csv(results / "rows/digits-l2-0.25.csv")
+    assert len(rows) == 18 and rows.notna().all().all()
+    assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
+    assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
+
+
+def test_running_again_gives_the_same_bytes(profile, executed, tmp_path):
+    outputs = [p for p in profile.rglob("*") if p.is_file() and "timing" not in p.parts]
+    before = {p: p.read_bytes() for p in outputs}
+    shutil.rmtree(profile / "results")
+    (profile / "data/theta/digits-l2-0.25.safetensors").unlink()
+    run(profile, "optimize", experiment="digits-l2-0.25")
+    for experiment in ("digits-l2-0.25", "digits-l1-0.25"):
+        run(profile, "certify", experiment=experiment)
+        run(profile, "memory", experiment=experiment)
+    run(profile, "toy")
+    for stage in ("volumes", "tables", "figures"):
+        run(profile, stage)
+    after = {p: p.read_bytes() for p in before}
+    assert [p.name for p in before if before[p] != after[p]] == []
+
+
+def test_killed_certification_resumes_to_the_same_bytes(profile, executed):
+    """SIGKILL to the process group of papermill half-way; the kernel dies with it."""
+    rows = profile / "results/rows/digits-l2-0.25.csv"
+    whole = rows.read_bytes()
+    p = yaml.safe_load((profile / "params.yaml").read_text())
+    slow = profile.parent / "killed"
+    shutil.copytree(profile, slow)
+    (slow / "results/rows/digits-l2-0.25.csv").unlink()
+    p["certify"]["n"] = 20_000  # long enough to be killed in the middle
+    (slow / "params.yaml").write_text(yaml.safe_dump(p))
+    command = [sys.executable, "-m", "papermill", "--engine", "ancer", str(ROOT / "notebooks/certify.ipynb")]
+    command += [str(slow / "out.ipynb"), "-p", "experiment", "digits-l2-0.25"]
+    process = subprocess.Popen(command, cwd=slow, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not _finished_rows(slow) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = _finished_rows(slow)
+    assert 0 < kept < 18, "the kill came too late to test anything"
+    subprocess.run(command, cwd=slow, check=True, stderr=subprocess.DEVNULL)
+    resumed = (slow / "results/rows/digits-l2-0.25.csv").read_bytes()
+    shutil.rmtree(slow / "results")
+    subprocess.run(command, cwd=slow, check=True, stderr=subprocess.DEVNULL)
+    assert resumed == (slow / "results/rows/digits-l2-0.25.csv").read_bytes()
+    assert resumed != whole  # a changed parameter (n) reuses no row
+
+
+def _finished_rows(folder):
+    return sum(p.read_bytes().count(b"\n") for p in (folder / "results/rows").glob("*.jsonl"))
+
+
+def test_overrides_leave_the_profiles_results_alone(profile, executed):
+    before = (profile / "results/rows/digits-l2-0.25.csv").read_bytes()
+    run(profile, "certify", experiment="digits-l2-0.25", images=2, n=100)
+    assert (profile / "results/rows/digits-l2-0.25.csv").read_bytes() == before
+    assert len(pd.read_csv(profile / ".build/trial/results/rows/digits-l2-0.25.csv")) == 6
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"experiment": "digits-l3"}, "unknown experiment 'digits-l3'"),
+        ({"experimnet": "digits-l2-0.25"}, "unknown parameter -p experimnet"),
+        ({"images": 100_000}, "images must lie in 1..359"),
+    ],
+)
+def test_bad_parameters_of_papermill_are_named(profile, parameters, message):
+    with pytest.raises(Exception, match=message):
+        run(profile, "optimize", **parameters)
+
+
+def test_stages_before_their_inputs_say_what_to_run(profile, executed, tmp_path):
+    shutil.copy(profile / "params.yaml", tmp_path)
+    with pytest.raises(Exception, match="no checkpoint at .*: run the train stage"):
+        run(tmp_path, "optimize")
+    shutil.copytree(profile / "data/checkpoints", tmp_path / "data/checkpoints")
+    with pytest.raises(Exception, match="no theta at .*: run the optimize stage"):
+        run(tmp_path, "certify")
+    with pytest.raises(Exception, match="no rows at .*: run the certify stage"):
+        run(tmp_path, "figures")
