@@ -58,7 +58,7 @@ class Classifier:
     outputs: what the module returns, "logits" or "probabilities" (never guessed).
     dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have it).
     memory_format: torch.contiguous_format or torch.channels_last. Both may be given by name, as in params.yaml.
-    batch_size: rows of one forward pass, > 0; bounds the memory. Every pass has exactly this many rows.
+    batch_size: rows of one forward pass, > 0; bounds the memory. Every pass that counts votes has exactly so many.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """The smoothed classifier: votes and mean probabilities of a base classifier under noise."""
 
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ def generator(seed: int, purpose: str, index: int, device: torch.device) -> torc
     seed, index: integers >= 0; purpose: a key of PURPOSES. Optimization and certification have different
     purposes and so never share noise.
     """
+    seed, index = operator.index(seed), operator.index(index)  # TypeError rather than a truncated 0.5
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise ValueError(f"seed and image index must lie in 0..2^64-1, found {seed} and {index}")
     words = np.array([seed, PURPOSES[purpose], index], dtype=np.uint64).view(np.uint32)  # six, whatever the values

@@ -77,7 +77,10 @@ def train(
                 def noisy(x=x, theta=theta):
                     return x + theta * noise.unit(x.shape, generator=stream, dtype=x.dtype)
 
-                loss = SCHEMES[scheme](module, noisy, y)
+                try:
+                    loss = SCHEMES[scheme](module, noisy, y)
+                except IndexError as error:
+                    raise ValueError(f"a label is outside the model's classes: {error}") from None
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -311,3 +311,8 @@ def test_unknown_purpose_is_refused():
 def test_a_model_that_is_no_module_is_refused():
     with pytest.raises(TypeError, match="function"):
         SmoothedClassifier(lambda x: x, GaussianNoise(0.5))
+
+
+def test_a_seed_that_is_not_whole_is_refused():
+    with pytest.raises(TypeError):
+        generator(0.5, "certify", 0, torch.device("cpu"))

@@ -219,3 +219,8 @@ def test_diverging_training_says_so(scheme):
 def test_a_module_without_parameters_is_refused():
     with pytest.raises(ValueError, match="parameters"):
         train(Outputs(lambda x: x.flatten(1)), IMAGES, LABELS, GaussianNoise(0.25), **TINY)
+
+
+def test_a_label_outside_the_models_classes_is_named():
+    with pytest.raises(ValueError, match="outside the model's classes: Target 12"):
+        train(network(), IMAGES, LABELS + 12, GaussianNoise(0.25), **TINY)
