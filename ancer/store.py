@@ -7,7 +7,8 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,6 @@ def code_key(*modules) -> str:
 def machine(device: torch.device) -> dict:
     """Versions and hardware class that results may depend on (no names, no dates)."""
     return {
-        "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
@@ -90,7 +90,8 @@ class _Locked:
     """Holds `<path>.lock` while open; a second run is refused with the first one's process and host."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.owner = path, path.with_suffix(".owner")
         self._lock = FileLock(path.with_suffix(".lock"))
 
@@ -100,6 +101,8 @@ class _Locked:
         except Timeout:
             owner = self.owner.read_text() if self.owner.exists() else "another process"
             raise RuntimeError(f"{self.path} is being written by {owner}: wait for it or stop it") from None
+        except OSError as error:
+            raise OSError(f"cannot write {self.path} ({error}): mend the disk and run again") from None
         self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         return self
 
@@ -138,7 +141,7 @@ class RowStore(_Locked):
     def append(self, rows: Sequence[dict], *, seconds: float) -> None:
         """Write finished rows through to the disk, with the seconds that they took together."""
         rows = [{**r, "seconds": seconds / len(rows)} for r in rows]
-        with open(self.partial, "ab") as file:
+        with _writing(self.partial), open(self.partial, "ab") as file:
             file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -234,17 +237,28 @@ class Stopwatch:
         self.seconds = time.perf_counter() - self._start
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into an error that names the file and the mend."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"cannot write {path} ({error}): mend the disk and run again, what is finished is kept") from None
+
+
 def _replace(path: Path, text: str) -> None:
     """Write a text file in one piece: a kill leaves the old one or the new one."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    with _writing(path):
+        part.write_text(text)
+        os.replace(part, path)
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     part = path.with_suffix(".part")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata=metadata)
-    os.replace(part, path)
+    with _writing(path):
+        save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata=metadata)
+        os.replace(part, path)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

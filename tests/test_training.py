@@ -222,5 +222,5 @@ def test_a_module_without_parameters_is_refused():
 
 
 def test_a_label_outside_the_models_classes_is_named():
-    with pytest.raises(ValueError, match="outside the model's classes: Target 12"):
+    with pytest.raises(ValueError, match="outside the model's classes: Target 1"):
         train(network(), IMAGES, LABELS + 12, GaussianNoise(0.25), **TINY)
