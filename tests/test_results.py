@@ -1,6 +1,7 @@
 """Metrics and tables on rows whose answers are known by hand."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 
 from ancer import results
+
+ROOT = Path(__file__).parents[1]
 
 ROWS = pd.DataFrame(
     {
@@ -106,11 +109,14 @@ def test_superset_share_is_over_comparable_points():
 
 
 def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(tmp_path):
-    (tmp_path / "a.optimize.json").write_text(
-        json.dumps({"seconds_per_image": {"isotropic": 1.0, "anisotropic": 2.0}})
-    )
+    (tmp_path / "a.optimize.json").write_text(json.dumps({"seconds_per_image": {"isotropic": 1.0, "anisotropic": 2.0}}))
     assert len(results.timing_table(tmp_path)) == 0  # certification has still to run
     (tmp_path / "a.certify.json").write_text(
         json.dumps({"seconds_per_image": {"fixed": 4.0, "isotropic": 4.0, "anisotropic": 4.0}})
     )
     assert results.timing_table(tmp_path)["total [s]"].tolist() == [4.0, 5.0, 7.0]
+
+
+@pytest.mark.parametrize("table", ["T1", "T2"])
+def test_readme_shows_the_committed_tables(table):
+    assert (ROOT / f"results/tables/{table}.md").read_text().strip() in (ROOT / "README.md").read_text()
