@@ -73,7 +73,7 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
         assert (results / f"{figure}.svg").exists() and (results / f"{figure}.png").stat().st_size > 5000
     metrics = {f.stem: json.loads(f.read_text()) for f in (results / "metrics/digits-l1-0.25").iterdir()}
     methods = {"fixed", "isotropic", "anisotropic", "isotropic-with-memory", "anisotropic-with-memory"}
-    assert set(metrics) == methods and all(m["ACR"] <= m["AC-proxy-R"] for m in metrics.values())
+    assert set(metrics) == methods and all(m["ACR"] <= m["AC-proxy-R"] + 1e-12 for m in metrics.values())
     rows = pd.read_csv(results / "rows/digits-l2-0.25.csv")
     assert len(rows) == 18 and rows.notna().all().all()
     assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
