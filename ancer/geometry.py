@@ -179,21 +179,29 @@ def inside_scale(u: Tensor, a: Tensor, b: Tensor, p: int) -> Tensor:
     return s2.clamp_min(0).sqrt() * (1 - 2 * U)
 
 
+def scaled_copy_inside(u: Tensor, a: Tensor, p: int) -> Tensor:
+    """The axes (1 - rho) a, rho = ||u/a||_p, of R's copy round x inside R (triangle inequality); a's shape.
+
+    Zeros where x is not strictly inside.
+    """
+    rho = scaled_norm(u, a, p)[:, None] * (1 + gamma(u.shape[-1] + 8))
+    return (1 - rho).clamp_min(0) * (1 - 4 * U) * a
+
+
 def largest_inside(u: Tensor, a: Tensor, p: int) -> Tensor:
     """The axes of the region of largest volume round x in R; zeros where x is not strictly inside.
 
-    p = 1: the scaled copy (1 - rho) a, by the vertices; a's shape. p = 2, (m, n): maximize sum log axes under
+    p = 1: the scaled copy, by the vertices; a's shape. p = 2, (m, n): maximize sum log axes under
     the S-lemma. With axes^2 = a^2 lam (1 - y) its condition is lam = 1 - sum dd / y, and
     n log lam + sum log(1 - y) is concave in y. Stationarity, y^2 = kappa dd (1 - y) with kappa = n / lam,
     leaves one equation in kappa: with s = kappa^(1/2) |u|/a,
     kappa (1 - rho^2 / 2) - sum s (s^2 + 4)^(1/2) / 2 = n. Its left side is convex: Newton from
     2n / (1 - rho^2), which is beyond the root, comes down to it and never passes it.
     """
+    if p == 1:
+        return scaled_copy_inside(u, a, p)
     n = u.shape[-1]
     v = u.abs() / a
-    if p == 1:
-        scale = 1 - v.sum(-1, keepdim=True) * (1 + gamma(n + 8))
-        return scale.clamp_min(0) * (1 - 4 * U) * a
     rho2 = v.square().sum(-1, keepdim=True)
     kappa = 2 * n / (1 - rho2).clamp_min(U)
     for _ in range(STEPS):

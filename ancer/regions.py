@@ -126,10 +126,15 @@ def largest_out_subset(region: Region, other: Region, *, shrink: str = "directio
     return region_or_none(region.center, geometry.outside(u, a, b, region.norm, shrink=shrink), region.norm)
 
 
-def largest_in_subset(center: Tensor, other: Region) -> Region | None:
-    """The region of largest volume round center that lies in other; None if the center does not."""
+def largest_in_subset(center: Tensor, other: Region, *, keep_shape: bool = False) -> Region | None:
+    """The region of largest volume round center that lies in other; None if the center does not.
+
+    keep_shape: instead the copy of other scaled by 1 - rho, with rho the scaled norm of center in other (for norm 1
+    the two are the same).
+    """
     u = (other.center - torch.as_tensor(center).double()).reshape(1, -1)
-    axes = geometry.largest_inside(u, other.flat_axes[None], other.norm)[0]
+    inside = geometry.scaled_copy_inside if keep_shape else geometry.largest_inside
+    axes = inside(u, other.flat_axes[None], other.norm)[0]
     return region_or_none(center, axes, other.norm)
 
 

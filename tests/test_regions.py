@@ -231,6 +231,24 @@ def vertices_inside(v, beta):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_scaled_copy_touches_the_boundary_and_is_never_larger_than_the_largest(norm):
+    """In the direction away from the center the copy's far end lies at 1 = rho + (1 - rho) of the region."""
+    for u, a, _ in pairs(norm, 40, seed=norm):
+        u *= 0.7 / np.linalg.norm(u / a, norm)
+        other = region(np.zeros_like(u), a, norm)
+        copy = regions.largest_in_subset(torch.tensor(u), other, keep_shape=True)
+        assert superset(other, copy)
+        assert copy.axes.numpy() == pytest.approx(0.3 * a, rel=1e-12)
+        far = u + u / 0.7 * 0.3  # a boundary point of both
+        assert np.linalg.norm(far / a, norm) == pytest.approx(1)
+        assert np.linalg.norm((far - u) / copy.axes.numpy(), norm) == pytest.approx(1)
+        largest = regions.largest_in_subset(torch.tensor(u), other)
+        assert largest.log_volume >= copy.log_volume - 1e-9
+        assert norm == 2 or largest.log_volume == pytest.approx(copy.log_volume)
+    assert regions.largest_in_subset(torch.tensor(u * 2), other, keep_shape=True) is None
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_largest_in_subset_agrees_with_a_convex_solver(norm):
     for u, a, _ in inner_pairs(norm, 25, seed=50 + norm):
         beta = cp.Variable(len(u), pos=True)
