@@ -148,7 +148,7 @@ def radius_histogram(rows: pd.DataFrame) -> Figure:
             ax.hist(group[by], bins=bins, histtype="step", linewidth=1.3, **style)
         ax.set_xlabel(RADII[by].split(" (")[0])
     axes[0].set_ylabel("images")
-    axes[1].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
