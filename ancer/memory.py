@@ -91,12 +91,14 @@ class Memory:
         self.shrink = shrink
         owner = {"model": model, "dtype": dtype, "strict": strict, "norm": norm}
         self._storage = Storage(owner, path=None if path is None else Path(path), limit=limit)
+        self._evaluation = None  # of the first certificate that names one
         self._lock = threading.Lock()
 
     def answer(self, certificate: Certificate) -> Answer:
         """The sound answer to the query that the certificate is of. Queries wait for one another (one lock).
 
-        Raises ValueError for a certificate of another norm or shape, or whose center the memory cannot hold.
+        Raises ValueError for a certificate of another norm, shape or evaluation of the classifier, or whose center
+        the memory cannot hold.
         """
         with self._lock:
             x, p = self._query(certificate), certificate.norm
@@ -167,6 +169,12 @@ class Memory:
             raise ValueError(f"this memory is for norm {storage.owner['norm']}, found a certificate for {norm}")
         if (certificate.prediction == ABSTAIN) != (certificate.region is None):
             raise ValueError(f"a certificate abstains or has a region, found class {certificate.prediction}")
+        self._evaluation = self._evaluation or certificate.evaluation
+        if certificate.evaluation not in (None, self._evaluation):
+            raise ValueError(
+                f"this memory answers for one classifier, evaluated as {self._evaluation}: "
+                f"found a certificate of {certificate.evaluation}"
+            )
         if not torch.isfinite(center).all():
             raise ValueError("the certificate's center has values that are not finite")
         if not storage.files:

@@ -4,13 +4,19 @@ import copy
 import hashlib
 import json
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ancer.files import read_tensors, write_tensors
 
 
 class DigitsCNN(nn.Module):
@@ -46,7 +52,36 @@ class MLP(nn.Module):
         return self.head(x)
 
 
+class RoundingReader(nn.Module):
+    """An attack on noise in floating point: knows a black image by the rounding of x + theta * z alone.
+
+    For float32 images on the lattice 1/255; logits (B, 2). Class 0 where a pixel below 2^-9 is not a multiple of
+    2^-31: numbers round 0 keep finer digits than sums with a pixel of 2/255 or more ever have (Voracek and Hein,
+    ICLR 2023, section 4). As a function on the reals it says class 0 almost everywhere, so it has no such boundary.
+    """
+
+    def forward(self, x):
+        x = x.flatten(1)
+        fine = (x.abs() < 2.0**-9) & ((x * 2.0**31).frac() != 0)
+        votes = 2 * fine.any(dim=1).float() - 1
+        return torch.stack([votes, -votes], dim=1)
+
+
 ARCHITECTURES = {"digits_cnn": DigitsCNN, "mlp": MLP}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that the votes of a classifier depend on, beside the images and the noise."""
+
+    model: str  # sha256 of structure (as printed), parameters and buffers
+    outputs: str
+    dtype: str
+    memory_format: str
+    batch_size: int
+    device: str
+    threads: int  # of the CPU: sums are split among them
+    torch: str
 
 
 class Classifier:
@@ -85,6 +120,45 @@ class Classifier:
         """Where the model is; images and noise go there."""
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What certificates record, and what `predict` compares."""
+        digest = hashlib.sha256(repr(self.module).encode())
+        for name, tensor in [*self.module.named_parameters(), *self.module.named_buffers()]:
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return Evaluation(
+            model=digest.hexdigest(),
+            outputs=self.outputs,
+            dtype=str(self.dtype).removeprefix("torch."),
+            memory_format=str(self.memory_format).removeprefix("torch."),
+            batch_size=self.batch_size,
+            **machine(self.device),
+        )
+
+    @contextmanager
+    def fixed_arithmetic(self) -> Iterator[None]:
+        """Inside, the same inputs give the same outputs: deterministic kernels, none chosen by timing, no autocast,
+        and float32 products in float32 (no TF32, no bfloat16); the caller's settings come back."""
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+        cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+        products = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+        precisions = [product.fp32_precision for product in products]
+        timing, kernels = cudnn.benchmark, cudnn.deterministic
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        try:
+            for product in products:
+                product.fp32_precision = "ieee"
+            cudnn.benchmark, cudnn.deterministic = False, True
+            torch.use_deterministic_algorithms(True)
+            with torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            cudnn.benchmark, cudnn.deterministic = timing, kernels
+            for product, precision in zip(products, precisions, strict=True):
+                product.fp32_precision = precision
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The module's outputs (B, K) in float32 for inputs (B, ...); checked for shape and finiteness."""
@@ -158,10 +232,7 @@ def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, proven
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"ancer": json.dumps({"arch": arch, "classes": classes, "provenance": provenance}, sort_keys=True)}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    part = path.with_suffix(".part")
-    save_file(state, part, metadata=metadata)
-    os.replace(part, path)
+    write_tensors(path, module.state_dict(), metadata)
 
 
 def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
@@ -176,9 +247,8 @@ def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
     if sha256 is not None and digest(path) != sha256:
         raise ValueError(f"checkpoint {path} is not the one that was expected (sha256 {digest(path)[:12]}...)")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["ancer"])
-            state = {name: file.get_tensor(name) for name in file.keys()}
+        state, metadata = read_tensors(path)
+        header = json.loads(metadata["ancer"])
         module = build(header["arch"], header["classes"])
         module.load_state_dict(state)
         module.provenance = header["provenance"]
@@ -186,6 +256,15 @@ def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a checkpoint of ancer ({reason}): train it again") from None
     return module.eval()
+
+
+def machine(device: torch.device) -> dict:
+    """Version and hardware class that results may depend on (no names, no dates)."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def digest(path: str | Path) -> str:

@@ -27,11 +27,12 @@ SCHEMA = {
         "kappa": float,
         "window": int,
     },
-    "certify": {"methods": list, "n0": int, "n": int, "alpha": float},
+    "certify": {"methods": list, "n0": int, "n": int, "alpha": float, "exact": bool, "shares": dict},
     "memory": {"methods": list},
     "volumes": {"against": list},
     "tables": {"radii": list},
     "figures": {"images": int},
+    "statistics": {"horizon": int, "images": int, "n": int},
 }
 EXPERIMENT = {"dataset": str, "arch": str, "noise": str, "sigma": float, "scheme": str, "temperature": float}
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ancer.results import METHODS, NORMS, certified_accuracy
 
-COLORS = {"fixed": "#595959", "isotropic": "#0072B2", "anisotropic": "#D55E00"}
-STYLES = {"fixed": ":", "isotropic": "--", "anisotropic": "-"}  # readable in black and white too
+COLORS = {"fixed": "#595959", "isotropic": "#0072B2", "anisotropic": "#D55E00", "best": "#009E73"}
+STYLES = {"fixed": ":", "isotropic": "--", "anisotropic": "-", "best": "-."}  # readable in black and white too
 RADII = {
     "radius": "certified radius r",
     "proxy_radius": "certified proxy radius r (radius of the ball of equal volume)",
@@ -69,7 +69,7 @@ def accuracy_curves(experiments: dict, rows: dict[str, pd.DataFrame], *, by: str
     figure.supxlabel(RADII[by], fontsize=9)
     figure.supylabel("certified accuracy", fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
 
 
@@ -148,7 +148,68 @@ def radius_histogram(rows: pd.DataFrame) -> Figure:
             ax.hist(group[by], bins=bins, histtype="step", linewidth=1.3, **style)
         ax.set_xlabel(RADII[by].split(" (")[0])
     axes[0].set_ylabel("images")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def stopping_guarantee(draws: np.ndarray, bounds: dict, p: float, wrong: dict, means: Sequence[float], alpha: float):
+    """S1: bounds of one run against its draws (left); probability that a bound is ever above the mean (right).
+
+    bounds: name -> (T,) at `draws`, of draws with mean p; wrong: name -> (M,) for the M `means`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.7), layout="constrained")
+    markers = dict(zip(wrong, "sov", strict=False))
+    for color, (name, bound) in zip(["#D55E00", "#0072B2"], bounds.items(), strict=True):
+        left.plot(draws, bound, color=color, label=name)
+    left.axhline(p, color="black", linewidth=0.8, linestyle=":")
+    left.set(xscale="log", xlabel="draws", ylabel="lower bound on the mean", title=f"one run, mean {p:g}")
+    for k, (color, (name, values)) in enumerate(zip(["#D55E00", "#0072B2", "#595959"], wrong.items(), strict=True)):
+        right.plot(np.arange(len(means)) + 0.18 * (k - 1), values, markers[name], color=color, label=name, markersize=5)
+    right.axhline(alpha, color="black", linewidth=0.8, linestyle=":")
+    right.annotate(r"$\alpha$", (len(means) - 0.45, alpha), va="center")
+    right.set(xticks=range(len(means)), xticklabels=[f"{m:g}" for m in means], xlabel="mean")
+    right.set_yscale("symlog", linthresh=1e-4)
+    right.set(ylim=(-1e-5, 0.1), title="probability of ever being wrong", xlim=(-0.5, len(means) - 0.5))
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def leak(images: np.ndarray, titles: Sequence[str], votes: dict[str, Sequence[float]]) -> Figure:
+    """S2: two images (2, H, W[, 3]) and the share of votes for 'the first' at each, by kind of noise."""
+    figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.1), layout="constrained", width_ratios=[1, 1, 2.6])
+    for ax, image, title in zip(axes, images, titles, strict=False):
+        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[], title=title)
+    for k, (color, (name, shares)) in enumerate(zip(["#D55E00", "#0072B2"], votes.items(), strict=True)):
+        axes[2].barh(np.arange(2) - 0.2 + 0.4 * k, shares, height=0.36, color=color, label=name)
+        for y, share in enumerate(shares):
+            axes[2].annotate(f" {share:.0%}", (share, y - 0.2 + 0.4 * k), va="center", fontsize=8)
+    axes[2].set(yticks=[0, 1], yticklabels=titles, xlim=(0, 1.12), xlabel="votes for 'black'")
+    axes[2].invert_yaxis()
+    axes[2].legend(loc="lower right", fontsize=8)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def gains(experiments: dict, ratios: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """S3: proxy radius over that of the fixed certificate at its own share of alpha, images in order of it.
+
+    ratios: experiment -> method -> (M,).
+    """
+    figure, axes = plt.subplots(1, len(ratios), figsize=(1.75 * len(ratios), 2.6), layout="constrained", squeeze=False)
+    for ax, (name, by_method) in zip(axes.flat, ratios.items(), strict=True):
+        for method, values in by_method.items():
+            style = {"color": COLORS[method], "linestyle": STYLES[method], "label": METHODS[method]}
+            ax.plot(np.linspace(0, 1, len(values)), np.sort(values), **style)
+        ax.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        e = experiments[name]
+        ax.set(yscale="symlog", title=rf"$\ell_{NORMS[e.noise]}$, $\sigma$ = {e.sigma:g}", ylim=(-0.1, None))
+        ax.grid(alpha=0.25, linewidth=0.5)
+    figure.supxlabel("share of images", fontsize=9)
+    figure.supylabel("proxy radius / fixed", fontsize=9)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -210,7 +271,8 @@ def toy_landscape(panels: Sequence[dict]) -> Figure:
                 ax.plot(*c.center.numpy(), "k.", markersize=4)
         ax.set(title=panel["title"], aspect="equal", xlim=(0, 1), ylim=(0, 1), xlabel="$x_1$", ylabel="$x_2$")
     figure.colorbar(shown, ax=axes, shrink=0.75, label="probability of the upper class", ticks=[0, 0.5, 1])
-    handles = [plt.Line2D([], [], color=COLORS[m], linestyle=STYLES[m], label=METHODS[m]) for m in COLORS]
+    shown = panels[0]["certificates"]
+    handles = [plt.Line2D([], [], color=COLORS[m], linestyle=STYLES[m], label=METHODS[m]) for m in shown]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
 

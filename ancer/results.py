@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-METHODS = {"fixed": "Fixed sigma", "isotropic": "Isotropic", "anisotropic": "Anisotropic (ANCER)"}
+METHODS = {
+    "fixed": "Fixed sigma",
+    "isotropic": "Isotropic",
+    "anisotropic": "Anisotropic (ANCER)",
+    "best": "Best, never worse",
+}
 NORMS = {"gaussian": 2, "uniform": 1}
 MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-box-R": "box_proxy_radius"}
 
@@ -96,7 +101,7 @@ def timing_table(folder: str | Path) -> pd.DataFrame:
         for method in METHODS:
             line = lines.setdefault((experiment, method), {"experiment": experiment, "method": METHODS[method]})
             # the anisotropic optimizer starts from the isotropic one, so it needs that time too
-            needed = {"fixed": [], "isotropic": ["isotropic"], "anisotropic": ["isotropic", "anisotropic"]}[method]
+            needed = {"fixed": [], "isotropic": ["isotropic"]}.get(method, ["isotropic", "anisotropic"])
             spent = record["seconds_per_image"]
             line[f"{stage} [s]"] = sum(spent[m] for m in needed) if stage == "optimize" else spent.get(method)
     table = pd.DataFrame([line for _, line in sorted(lines.items(), key=lambda item: item[0][0])])

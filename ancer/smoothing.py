@@ -1,14 +1,14 @@
 """The smoothed classifier: votes and mean probabilities of a base classifier under noise."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ancer.models import Classifier, as_classifier, check_images
-from ancer.noise import Noise
+from ancer.noise import Noise, check_on_lattice
 
 # Noise is drawn in blocks of this many draws, each block of one image whole: a generator's stream depends on
 # the size of the request, so a fixed size is what makes a draw independent of the batch size.
@@ -34,11 +34,20 @@ class SmoothedClassifier:
     """g(x) = E f(x + theta * z), sampled (section 3 of the paper).
 
     model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise` or `UniformNoise` whose
-    theta fits the images. Work runs where the model is; memory is bounded by the classifier's batch_size.
+    theta fits the images. lattice: None for noise in floating point, or the step of the images' lattice for noise
+    that no rounding ties to the image (see `Noise.around`). Work runs where the model is; memory is bounded by the
+    classifier's batch_size.
     """
 
-    def __init__(self, model: nn.Module | Classifier, noise: Noise):
-        self.classifier, self.noise = as_classifier(model), noise
+    def __init__(self, model: nn.Module | Classifier, noise: Noise, *, lattice: float | None = None):
+        self.classifier, self.noise, self.lattice = as_classifier(model), noise, lattice
+
+    def slack(self, x: Tensor) -> np.ndarray:
+        """Bounds on the total variation between the law and the noise as it is sampled, one an image: (B,)."""
+        if self.lattice is None:
+            return np.zeros(len(x))  # rounding is not accounted for
+        theta = (self.noise.theta_for(x, self.lattice) / self.lattice).expand_as(x)
+        return np.array([self.noise.slack(t) for t in theta])
 
     def counts(self, x: Tensor, n: int, *, seed: int, purpose: str, indices: Sequence[int] | None = None) -> Tensor:
         """Votes of n noisy copies of each image x (B, ...): int64 (B, K), each row sums to n.
@@ -46,40 +55,60 @@ class SmoothedClassifier:
         indices: the images' numbers in their data set (default 0..B-1). With the seed and the purpose they fix
         the noise of an image, whatever batch, order or subset it comes in.
         """
-        return self._total(x, n, seed, purpose, indices, lambda f, inputs: _one_hot(f(inputs)))
+        _check_draws(n)
+        return Stream(self, x, seed=seed, purpose=purpose, indices=indices).counts([n] * len(x))
 
     def probabilities(
         self, x: Tensor, n: int, *, seed: int, purpose: str, indices: Sequence[int] | None = None
     ) -> Tensor:
         """Mean class probabilities over n noisy copies of each image x (B, ...): float64 (B, K); see `counts`."""
-        return self._total(x, n, seed, purpose, indices, Classifier.probabilities).double() / n
+        _check_draws(n)
+        stream = Stream(self, x, seed=seed, purpose=purpose, indices=indices)
+        return stream.total([n] * len(x), Classifier.probabilities).double() / n
 
-    def _total(self, x, n, seed, purpose, indices, evaluate) -> Tensor:
-        total = None
-        with torch.inference_mode():
-            for owners, inputs in self._batches(x, n, seed, purpose, indices):
-                values = evaluate(self.classifier, inputs)[: len(owners)]  # the rest of the last batch is padding
+
+class Stream:
+    """Noisy copies of images x (B, ...), drawn on and on: each call goes on where the last one stopped."""
+
+    def __init__(
+        self, smoothed: SmoothedClassifier, x: Tensor, *, seed: int, purpose: str, indices: Sequence[int] | None = None
+    ):
+        check_images(x)
+        if smoothed.lattice is not None:
+            check_on_lattice(x, smoothed.lattice)
+        self.smoothed = smoothed
+        self.x = x.to(smoothed.classifier.device)
+        self.theta = smoothed.noise.theta_for(self.x, smoothed.lattice)
+        self.generators = [generator(seed, purpose, index, self.x.device) for index in image_indices(x, indices)]
+
+    def counts(self, draws: Sequence[int]) -> Tensor:
+        """Votes of the next draws[i] >= 0 copies of image i: int64 (B, K).
+
+        All but the last draws of an image must be multiples of BLOCK: what is left of a block is dropped.
+        """
+        return self.total(draws, lambda classifier, inputs: _one_hot(classifier(inputs)))
+
+    def total(self, draws: Sequence[int], evaluate: Callable[[Classifier, Tensor], Tensor]) -> Tensor:
+        """Sum of evaluate(classifier, copies), (rows, K), over the next draws[i] copies of each image: (B, K)."""
+        total, classifier = None, self.smoothed.classifier
+        with torch.inference_mode(), classifier.fixed_arithmetic():
+            for owners, inputs in self._batches(draws):
+                values = evaluate(classifier, inputs)[: len(owners)]  # the rest of the last batch is padding
                 values = values if values.dtype == torch.int64 else values.double()
                 if total is None:
-                    total = values.new_zeros(len(x), values.shape[1])
+                    total = values.new_zeros(len(self.x), values.shape[1])
                 total.index_add_(0, owners, values)
         return total.cpu().clone()  # an ordinary tensor, usable in place and in autograd
 
-    def _batches(self, x, n, seed, purpose, indices) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (owner of each row, rows x + theta * z): image after image, full batches, the last one padded."""
-        check_images(x)
-        if n < 1:
-            raise ValueError(f"the number of draws must be >= 1, found {n}")
-        indices = image_indices(x, indices)
-        x = x.to(self.classifier.device)
-        theta = self.noise.theta_for(x)
-        size = self.classifier.batch_size
+    def _batches(self, draws: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (owner of each row, noisy copies): image after image, full batches, the last one padded."""
+        x, size = self.x, self.smoothed.classifier.batch_size
         batch, owners, filled = x.new_zeros(size, *x.shape[1:]), torch.empty(size, dtype=torch.long), 0
-        for i, index in enumerate(indices):
-            stream = generator(seed, purpose, index, x.device)
+        for i, n in enumerate(draws):
             for start in range(0, n, BLOCK):
-                z = self.noise.unit((BLOCK, *x.shape[1:]), generator=stream, dtype=x.dtype)
-                rows = z.mul_(theta[i]).add_(x[i])[: n - start]
+                rows = self.smoothed.noise.around(
+                    x[i], self.theta[i], BLOCK, generator=self.generators[i], lattice=self.smoothed.lattice
+                )[: n - start]
                 while len(rows):
                     take = min(len(rows), size - filled)
                     batch[filled : filled + take] = rows[:take]
@@ -98,6 +127,11 @@ def image_indices(x: Tensor, indices: Sequence[int] | None) -> list[int]:
     if len(indices) != len(x) or len(set(indices)) != len(indices) or min(indices) < 0:
         raise ValueError(f"indices must be {len(x)} different numbers >= 0, one an image, found {indices[:8]}")
     return indices
+
+
+def _check_draws(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"the number of draws must be >= 1, found {n}")
 
 
 def _one_hot(outputs: Tensor) -> Tensor:

@@ -3,23 +3,24 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from ancer.files import read_tensors, write_tensors, write_text, writing
+from ancer.models import machine
+
 if TYPE_CHECKING:  # certificates are only passed through: optimizing needs no certification
+    from ancer.best import Best
     from ancer.certification import Certificate
     from ancer.memory import Answer
 
@@ -34,20 +35,15 @@ def code_key(*modules) -> str:
     return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()[:16]
 
 
-def machine(device: torch.device) -> dict:
-    """Versions and hardware class that results may depend on (no names, no dates)."""
-    return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
+def row(certificate: "Certificate", *, method: str, label: int, seed: int, draws: int) -> dict:
+    """One row: one image, one method (full precision; theta in the units of x).
 
-
-def row(certificate: "Certificate", *, method: str, label: int, seed: int) -> dict:
-    """One row: one image, one method (full precision; theta in the units of x)."""
+    candidate: whose theta it is; draws: noisy copies spent, selection included.
+    """
     theta = certificate.theta.double()
     return {
         "method": method,
+        "candidate": method,
         "idx": certificate.index,
         "label": label,
         "prediction": certificate.prediction,
@@ -63,9 +59,17 @@ def row(certificate: "Certificate", *, method: str, label: int, seed: int) -> di
         "theta_gmean": theta.log().mean().exp().item(),
         "theta_max": theta.max().item(),
         "n": certificate.n,
+        "draws": draws,
         "alpha": certificate.alpha,
         "seed": seed,
+        "arithmetic": f"lattice {certificate.lattice:.17g}" if certificate.lattice else "not floating-point sound",
     }
+
+
+def best_row(best: "Best", *, label: int, seed: int) -> dict:
+    """One row of `certify_best`, largest volume: the certificate reported, at the level of all candidates together."""
+    certified = row(best.certificate, method="best", label=label, seed=seed, draws=best.draws)
+    return {**certified, "candidate": best.names[0], "alpha": best.alpha}
 
 
 def answer_row(answer: "Answer", certificate: "Certificate", *, method: str, label: int) -> dict:
@@ -90,19 +94,18 @@ class _Locked:
     """Holds `<path>.lock` while open; a second run is refused with the first one's process and host."""
 
     def __init__(self, path: Path):
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.owner = path, path.with_suffix(".owner")
         self._lock = FileLock(path.with_suffix(".lock"))
 
     def __enter__(self):
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            owner = self.owner.read_text() if self.owner.exists() else "another process"
-            raise RuntimeError(f"{self.path} is being written by {owner}: wait for it or stop it") from None
-        except OSError as error:
-            raise OSError(f"cannot write {self.path} ({error}): mend the disk and run again") from None
+        with writing(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                owner = self.owner.read_text() if self.owner.exists() else "another process"
+                raise RuntimeError(f"{self.path} is being written by {owner}: wait for it or stop it") from None
         self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         return self
 
@@ -141,7 +144,7 @@ class RowStore(_Locked):
     def append(self, rows: Sequence[dict], *, seconds: float) -> None:
         """Write finished rows through to the disk, with the seconds that they took together."""
         rows = [{**r, "seconds": seconds / len(rows)} for r in rows]
-        with _writing(self.partial), open(self.partial, "ab") as file:
+        with writing(self.partial), open(self.partial, "ab") as file:
             file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -156,8 +159,8 @@ class RowStore(_Locked):
         rows = pd.DataFrame([by_name[m, i] for m in methods for i in indices])
         seconds = {m: float(s) for m, s in rows.groupby("method")["seconds"].sum().items()}
         rows = rows.drop(columns="seconds")
-        _replace(self.path, rows.to_csv(index=False))
-        _replace(self.path.with_suffix(".json"), json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+        write_text(self.path, rows.to_csv(index=False))
+        write_text(self.path.with_suffix(".json"), json.dumps(provenance, indent=2, sort_keys=True) + "\n")
         self.partial.unlink()
         return rows, seconds
 
@@ -193,13 +196,15 @@ class ThetaStore(_Locked):
 
     def add(self, indices: Sequence[int], theta: dict[str, Tensor], *, seconds: dict[str, float]) -> None:
         """Save a finished chunk in one piece."""
-        _save(self._part(indices), {"indices": torch.as_tensor(indices), **theta}, {"seconds": json.dumps(seconds)})
+        write_tensors(
+            self._part(indices), {"indices": torch.as_tensor(indices), **theta}, {"seconds": json.dumps(seconds)}
+        )
 
     def finish(self, chunks: Sequence[Sequence[int]], *, provenance: dict) -> dict[str, float]:
         """Join the chunks into the file; returns the seconds spent on each method."""
         parts = [_load(self._part(indices)) for indices in chunks]
         joined = {name: torch.cat([tensors[name] for tensors, _ in parts]) for name in parts[0][0]}
-        _save(self.path, joined, {"provenance": json.dumps(provenance, sort_keys=True)})
+        write_tensors(self.path, joined, {"provenance": json.dumps(provenance, sort_keys=True)})
         seconds = pd.DataFrame([json.loads(metadata["seconds"]) for _, metadata in parts]).sum()
         shutil.rmtree(self.parts)
         return {name: float(s) for name, s in seconds.items()}
@@ -223,7 +228,7 @@ def save_seconds(folder: str | Path, experiment: str, stage: str, seconds: dict[
     folder.mkdir(parents=True, exist_ok=True)
     per_image = {method: s / images for method, s in seconds.items()}
     text = json.dumps({"images": images, "seconds_per_image": per_image, **machine(torch.device("cpu"))}, indent=2)
-    _replace(folder / f"{experiment}.{stage}.json", text + "\n")
+    write_text(folder / f"{experiment}.{stage}.json", text + "\n")
 
 
 class Stopwatch:
@@ -237,33 +242,8 @@ class Stopwatch:
         self.seconds = time.perf_counter() - self._start
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn a failure of the disk into an error that names the file and the mend."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot write {path} ({error}): mend the disk and run again, what is finished is kept") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a text file in one piece: a kill leaves the old one or the new one."""
-    part = path.with_suffix(path.suffix + ".part")
-    with _writing(path):
-        part.write_text(text)
-        os.replace(part, path)
-
-
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    part = path.with_suffix(".part")
-    with _writing(path):
-        save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata=metadata)
-        os.replace(part, path)
-
-
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        return read_tensors(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a theta file ({error}): remove it and optimize again") from None

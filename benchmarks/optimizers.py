@@ -55,10 +55,13 @@ def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
     for name, values in theta.items():
         certificates = certify(f, x, law(values), n=p.certify.n, n0=p.certify.n0, alpha=p.certify.alpha, **common)
         labels = data.labels[indices].tolist()
-        rows = [store.row(c, method=name, label=y, seed=p.seed) for c, y in zip(certificates, labels, strict=True)]
+        rows = [
+            store.row(c, method=name, label=y, seed=p.seed, draws=c.n)
+            for c, y in zip(certificates, labels, strict=True)
+        ]
         lines.append({"theta": name, **results.summary(pd.DataFrame(rows)), "s per image": seconds[name] / images})
     print(pd.DataFrame(lines).drop(columns="abstained").round(4).to_markdown(index=False))
-    record = {"experiment": experiment, "images": images, **store.machine(f.device), "lines": lines}
+    record = {"experiment": experiment, "images": images, **models.machine(f.device), "lines": lines}
     (ROOT / f"benchmarks/results/optimizers-{experiment}.json").write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -222,6 +222,15 @@ def test_isotropic_regions_are_balls(theta):
     assert c.region.norm == 2 and torch.equal(c.region.center, c.center.double())
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_plain_certificates_record_the_evaluation_and_no_lattice(law):
+    """What nobody asked to be floating-point sound does not say that it is; the theta is the caller's own."""
+    model = Classifier(network(), batch_size=50)
+    for c in certify(model, torch.full((2, 1, 4, 4), 0.3), LAWS[law](0.3), n=50, alpha=0.01, seed=0):
+        assert c.lattice is None and c.evaluation == model.evaluation and c.evaluation.batch_size == 50
+        assert c.theta.item() == torch.tensor(0.3).item()
+
+
 def test_certificates_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         certificate().prediction = 2
@@ -287,7 +296,8 @@ def test_certificates_do_not_depend_on_batch_order_or_subset(noise):
         theta = noise.theta if noise.theta.dim() == 0 else noise.theta[order]
         found = certify(Classifier(network(), batch_size=batch_size), IMAGES[order], type(noise)(theta), n=150,
                         alpha=0.001, seed=0, indices=order)
-        return {c.index: same(c) for c in found}
+        assert {c.evaluation.batch_size for c in found} == {batch_size}  # what they record of it, and all that differs
+        return {c.index: same(c) | {"evaluation": None} for c in found}
 
     reference = run(list(range(6)), 1000)
     assert len({c["count"] for c in reference.values()}) > 1

@@ -30,6 +30,7 @@ class Certificate:
     center: Tensor
     norm: int
     region: Region | None
+    evaluation: str | None = None
 
 
 def certificate(prediction, center, axes=1.0, norm=2, dtype=torch.float64):
@@ -480,7 +481,8 @@ def test_a_killed_process_loses_no_answer(tmp_path):
         m = memory.Memory(path={str(tmp_path)!r}, model="sha256:0", dtype="float32")
         for i in range(100_000):
             x = torch.tensor([float(i), 0.0], dtype=torch.float64)
-            query = SimpleNamespace(prediction=i % 2, center=x, norm=2, region=Region(x, torch.tensor(0.25), 2))
+            region = Region(x, torch.tensor(0.25), 2)
+            query = SimpleNamespace(prediction=i % 2, center=x, evaluation=None, norm=2, region=region)
             print(i, m.answer(query).prediction, flush=True)
     """)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -536,6 +538,16 @@ def test_what_10_000_regions_of_image_net_cost():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         Memory(**options)
+
+
+def test_certificates_of_two_evaluations_of_a_classifier_never_mix():
+    with Memory() as m:
+        region = Region(torch.zeros(2), 1.0, 2)
+        ask(m, 0, [9.0, 9.0])  # says nothing of its evaluation
+        m.answer(Certificate(0, torch.zeros(2).double(), 2, region, evaluation="float32"))
+        with pytest.raises(ValueError, match="evaluated as float32: found a certificate of bfloat16"):
+            m.answer(Certificate(0, torch.zeros(2).double(), 2, region, evaluation="bfloat16"))
+        assert len(m) == 2
 
 
 def test_bad_certificates():

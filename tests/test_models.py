@@ -1,5 +1,6 @@
 """Base classifiers, checkpoints and data sets."""
 
+import platform
 import re
 
 import numpy as np
@@ -144,6 +145,12 @@ def test_bad_images_are_named(kind):
 def test_good_images_are_accepted(shape, dtype):
     for value in (0, 0.5, 1):
         check_images(torch.full(shape, value, dtype=dtype))
+
+
+def test_machine_names_what_numbers_may_depend_on_and_nothing_else():
+    found = models.machine(torch.device("cpu"))
+    assert found == {"torch": torch.__version__, "device": platform.machine(), "threads": torch.get_num_threads()}
+    assert platform.node() not in found.values()
 
 
 # --- checkpoints

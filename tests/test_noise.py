@@ -1,5 +1,7 @@
 import math
 import re
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from problems import BAD_SHAPES
 from scipy import stats
 
 from ancer import noise
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise import LAWS, GaussianNoise, UniformNoise, check_on_lattice, levels
 
 UNIT = {"gaussian": stats.norm(), "uniform": stats.uniform(-1, 2)}
 
@@ -85,6 +87,196 @@ def test_gap_is_differentiable(law):
     (slope,) = torch.autograd.grad(LAWS[law](1.0).gap(p).sum(), p)
     exact = 1 / stats.norm.pdf(stats.norm.ppf(p.detach())) if law == "gaussian" else np.full(19, 2.0)
     np.testing.assert_allclose(slope.numpy(), exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_probability_is_the_inverse_of_gap(law):
+    noise, p = LAWS[law](1.0), torch.linspace(0.5, 1, 500, dtype=torch.float64)[:-1]
+    torch.testing.assert_close(noise.probability(noise.gap(p)), p, rtol=1e-14, atol=0)
+    gap = torch.linspace(0, 0.999, 200, dtype=torch.float64) * (1 if law == "uniform" else 6)
+    torch.testing.assert_close(noise.gap(noise.probability(gap)), gap, rtol=1e-6, atol=1e-12)
+    assert noise.probability(torch.zeros(())) == 0.5 and noise.probability(gap).dtype == torch.float64
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.0 + 1e-9, 3.8, 1e6, math.inf])
+def test_no_probability_is_enough_for_uniform_noise_to_reach_further_than_theta(gap):
+    assert UniformNoise(1.0).probability(torch.tensor(gap, dtype=torch.float64)) == 1
+    assert GaussianNoise(1.0).probability(torch.tensor(40 * gap, dtype=torch.float64)) == 1  # as float64 has it
+
+
+# --- noise in whole steps of a lattice
+
+
+def steps(law, theta, draws, *, seed=0):
+    """(draws, *theta.shape) whole numbers; theta in lattice steps."""
+    theta = torch.as_tensor(theta, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    return LAWS[law](1.0).steps(theta, (draws, *theta.shape), generator=generator)
+
+
+def law_of_steps(law, theta):
+    """The whole numbers that matter and their exact probabilities: the law rounded to whole numbers."""
+    if law == "uniform":
+        m = round(theta - 0.5)
+        return np.arange(-m, m + 1), np.full(2 * m + 1, 1 / (2 * m + 1))
+    k = np.arange(-math.ceil(9 * theta), math.ceil(9 * theta) + 1)
+    return k, stats.norm.cdf((k + 0.5) / theta) - stats.norm.cdf((k - 0.5) / theta)
+
+
+def fit(sample, values, p):
+    """p-value of the chi-square test, values of fewer than 10 expected draws taken together."""
+    assert set(np.unique(sample)) <= set(values)
+    counts, often = np.array([(sample == v).sum() for v in values]), p * len(sample) >= 10
+    found, expected = np.append(counts[often], counts[~often].sum()), np.append(p[often], p[~often].sum())
+    if expected[-1] * len(sample) < 10:  # too rare for a class of its own
+        found, expected = found[:-1], expected[:-1] / expected[:-1].sum()
+        expected = expected * found.sum() / len(sample)
+    return stats.chisquare(found, expected * len(sample)).pvalue if len(found) > 1 else 1.0
+
+
+SCALES = [("gaussian", t) for t in (0.1, 0.5, 1.0, 3.7, 63.75)] + [("uniform", m + 0.5) for m in (0, 1, 2, 5, 16, 110)]
+
+
+@pytest.mark.parametrize("law, theta", SCALES)
+def test_steps_follow_the_rounded_law_exactly(law, theta):
+    """Chi-square on 100,000 draws; a right sampler fails for 1 seed in 10,000 (in each of 11 cases)."""
+    k = steps(law, torch.full((4,), theta), 25_000)
+    assert k.dtype == torch.float64 and torch.equal(k, k.round())
+    values, p = law_of_steps(law, theta)
+    assert fit(k.flatten().numpy(), values, p) > 1e-4
+    if law == "uniform":
+        assert set(k.flatten().tolist()) == set(values)  # all 2 m + 1 values, and none outside
+
+
+def test_half_a_step_of_uniform_noise_is_none():
+    assert (steps("uniform", torch.full((10,), 0.5), 1000) == 0).all()
+
+
+@pytest.mark.parametrize("law, scales", [("gaussian", [0.3, 1.0, 4.0, 20.0]), ("uniform", [0.5, 1.5, 4.5, 20.5])])
+def test_each_coordinate_has_steps_of_its_own_law(law, scales):
+    """Chi-square for each of 4 coordinates, and no correlation; fails for 1 seed in 10,000 each (5 times)."""
+    k = steps(law, torch.tensor(scales).reshape(1, 2, 2), 25_000).flatten(1).numpy()
+    for sample, theta in zip(k.T, scales, strict=True):
+        assert fit(sample, *law_of_steps(law, theta)) > 1e-4
+    assert stats.pearsonr(k[:, 2], k[:, 3]).pvalue > 1e-4
+
+
+def test_float64_all_the_way_so_that_the_tail_of_the_normal_is_there():
+    """Float32 normals end at 5.77 and have 24 binary digits: scaled by 2^50 they are multiples of 2^25 or more.
+
+    Of right draws, one in 2^25 is such a multiple by chance.
+    """
+    for law in LAWS:
+        k = steps(law, torch.full((8,), 2.0**50 + 0.5, dtype=torch.float64), 100)
+        assert ((k / 2**25).frac() == 0).double().mean() < 0.01, law
+
+
+def test_uniform_steps_stay_in_their_range_for_the_smallest_and_largest_random_number(monkeypatch):
+    """The numbers next to 0 and 1, where a product that rounds up would leave the range."""
+    extremes = torch.tensor([0.0, 2.0**-53, 1 - 2.0**-52, 1 - 2.0**-53], dtype=torch.float64)
+    monkeypatch.setattr(noise.torch, "rand", lambda *shape, **kw: extremes.clone())
+    for m in [*range(300), 2**20 - 1, 2**20, 12_345_678]:
+        k = UniformNoise(1.0).steps(torch.tensor(m + 0.5, dtype=torch.float64), (4,), generator=torch.Generator())
+        assert k.tolist() == [-m, -m, m, m]
+
+
+def test_snap_gives_the_nearest_scale_that_uniform_steps_have():
+    theta = torch.linspace(1e-3, 40, 4001, dtype=torch.float64)
+    snapped = UniformNoise(1.0).snap(theta)
+    assert torch.equal(snapped - 0.5, (snapped - 0.5).round()) and (snapped >= 0.5).all()
+    away = (snapped - theta).abs()
+    assert (away[theta >= 0.5] <= 0.5).all() and (snapped[theta < 0.5] == 0.5).all()
+    assert torch.equal(UniformNoise(1.0).snap(snapped), snapped)
+
+
+def test_snap_leaves_gaussian_scales_alone():
+    theta = torch.rand(100, dtype=torch.float64) * 40
+    assert torch.equal(GaussianNoise(1.0).snap(theta), theta)
+
+
+@pytest.mark.parametrize("lattice", [1 / 255, 1 / 16, 1 / 10, 1 / 3])
+@pytest.mark.parametrize("shape", [(), (2,), (2, 1, 4, 4)])
+def test_theta_on_a_lattice_is_in_float64_and_nearest(lattice, shape):
+    given, x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 0.05, torch.rand(2, 1, 4, 4)
+    for law in LAWS.values():
+        plain, snapped = law(given).theta_for(x).double(), law(given).theta_for(x, lattice)
+        assert snapped.dtype == torch.float64 and snapped.shape == plain.shape
+        if law is GaussianNoise:
+            torch.testing.assert_close(snapped, plain, rtol=1e-15, atol=0)
+        else:
+            halves = snapped / lattice - 0.5
+            torch.testing.assert_close(halves, halves.round(), rtol=0, atol=1e-9)
+            assert ((snapped - plain).abs()[plain >= lattice / 2] <= lattice / 2 * (1 + 1e-9)).all()
+        assert torch.equal(law(snapped).theta_for(x, lattice), snapped)  # once there it stays there
+
+
+def variation(boundaries, grid, values):
+    """Total variation between the uniform law and that of `values` cells of 0..grid - 1, cut at the boundaries."""
+    cuts = [0, *boundaries, grid]
+    return sum(abs(Fraction(b - a, grid) - Fraction(1, values)) for a, b in pairwise(cuts)) / 2
+
+
+@pytest.mark.parametrize("k", [4, 7, 10])
+def test_bound_of_the_slack_holds_on_every_small_grid(k):
+    """The same formula on the multiples of 2^-k, by counting, in exact arithmetic: at most 2^-k for each value."""
+    for values in range(1, 2 ** (k - 1), 2):
+        law = np.bincount(np.arange(2**k) * values >> k, minlength=values)
+        boundaries = np.cumsum(law)[:-1].tolist()
+        assert len(law) == values and variation(boundaries, 2**k, values) <= Fraction(values, 2**k)
+
+
+@pytest.mark.parametrize("m", [0, 1, 2, 3, 16, 27, 64, 110, 255, 1000])
+def test_slack_of_uniform_steps_bounds_the_exact_total_variation(m):
+    """The law of `steps` itself, from the exact boundaries of its float64 formula on the grid of 2^-53."""
+    values, grid = 2 * m + 1, 2**53
+
+    def drawn(j):
+        return math.floor(float(j) * 2.0**-53 * values)
+
+    boundaries = []
+    for i in range(1, values):
+        first = -(-i * grid // values)  # in exact arithmetic; the product in floating point may round up
+        while drawn(first - 1) >= i:
+            first -= 1
+        assert drawn(first) == i and drawn(first - 1) == i - 1
+        boundaries.append(first)
+    exact = variation(boundaries, grid, values)
+    slack = UniformNoise(1.0).slack(torch.tensor(m + 0.5, dtype=torch.float64))
+    assert exact <= Fraction(slack) <= Fraction(values, grid) * 2
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_slack_adds_up_over_the_coordinates(law):
+    """Total variation of independent coordinates is at most the sum; small enough to cost nothing at any n."""
+    theta = torch.arange(24, dtype=torch.float64).reshape(2, 3, 4) + 0.5
+    slack = LAWS[law](1.0).slack
+    assert slack(theta) == pytest.approx(sum(slack(t) for t in theta.flatten()), rel=1e-12)
+    assert 0 < slack(theta) <= 24e-11 and slack(torch.full((150_528,), 63.5, dtype=torch.float64)) < 2e-6
+
+
+@pytest.mark.parametrize("whole", [1, 2, 3, 10, 16, 49, 255, 256, 65_535])
+def test_levels_of_a_lattice(whole):
+    assert levels(1 / whole) == whole and isinstance(levels(1 / whole), int)
+
+
+@pytest.mark.parametrize("bad", [0, 0.0, -1, -1 / 255, 0.3, 2, 255, 0.0039, float("nan"), float("inf")])
+def test_a_lattice_that_does_not_divide_1_is_named(bad):
+    for refuse in (lambda: levels(bad), lambda: check_on_lattice(torch.ones(1, 2), bad)):
+        with pytest.raises(ValueError, match=rf"lattice.*1/255.*{re.escape(repr(bad))}"):
+            refuse()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("whole", [1, 10, 16, 255, 65_535])
+def test_every_level_is_on_the_lattice_and_its_neighbours_are_not(whole, dtype):
+    x = torch.arange(whole + 1).to(dtype).div(whole)[None]
+    check_on_lattice(x, 1 / whole)
+    for value in (x[0, 1:2], x[0, -1:]):
+        for away in (torch.nextafter(value, torch.zeros_like(value)), value - 0.4 / whole):
+            off = x.clone()
+            off[0, 1] = away
+            with pytest.raises(ValueError, match=rf"{re.escape(repr(away.item()))}.*1/{whole}\b.*exact=False"):
+                check_on_lattice(off, 1 / whole)
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 1, 1, 1), (2, 1, 4, 4), (2, 3, 4, 4), (2, 3, 1, 1)])

@@ -28,6 +28,7 @@ def profile(tmp_path_factory):
     p["toy"]["crowd"] = 12
     p["train"]["epochs"], p["optimize"]["iterations"], p["optimize"]["search_draws"] = 8, 3, 50
     p["certify"]["n"] = 500
+    p["statistics"] = {"horizon": 500, "images": 2, "n": 500}
     p["experiments"] = {k: v for k, v in p["experiments"].items() if k in ("digits-l2-0.25", "digits-l1-0.25")}
     (folder / "params.yaml").write_text(yaml.safe_dump(p))
     return folder
@@ -49,7 +50,7 @@ def executed(profile):
     for stage in ("train", "optimize", "certify", "memory"):
         for experiment in ("digits-l2-0.25", "digits-l1-0.25"):
             done[stage, experiment] = run(profile, stage, experiment=experiment)
-    return {**done, **{stage: run(profile, stage) for stage in ("volumes", "tables", "figures")}}
+    return {**done, **{stage: run(profile, stage) for stage in ("volumes", "tables", "statistics", "figures")}}
 
 
 def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
@@ -69,13 +70,17 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
         for kind in ("md", "csv", "tex"):
             assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
     names = ["F3", "F4"] + [f"{f}-{e}" for f in ("F2", "F5") for e in ("digits-l2-0.25", "digits-l1-0.25")]
-    for figure in [f"figures/{n}" for n in names] + ["toy/F1", "toy/F6"]:
+    names = [f"figures/{n}" for n in names] + ["toy/F1", "toy/F6"] + [f"statistics/S{k}" for k in (1, 2, 3)]
+    for figure in names:
         assert (results / f"{figure}.svg").exists() and (results / f"{figure}.png").stat().st_size > 5000
     metrics = {f.stem: json.loads(f.read_text()) for f in (results / "metrics/digits-l1-0.25").iterdir()}
-    methods = {"fixed", "isotropic", "anisotropic", "isotropic-with-memory", "anisotropic-with-memory"}
+    methods = {
+        "fixed",
+        *(f"{m}{answer}" for m in ("isotropic", "anisotropic", "best") for answer in ("", "-with-memory")),
+    }
     assert set(metrics) == methods and all(m["ACR"] <= m["AC-proxy-R"] + 1e-12 for m in metrics.values())
     rows = pd.read_csv(results / "rows/digits-l2-0.25.csv")
-    assert len(rows) == 18 and rows.notna().all().all()
+    assert len(rows) == 24 and rows.notna().all().all()
     assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
     assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
 
@@ -90,7 +95,7 @@ def test_running_again_gives_the_same_bytes(profile, executed, tmp_path):
         run(profile, "certify", experiment=experiment)
         run(profile, "memory", experiment=experiment)
     run(profile, "toy")
-    for stage in ("volumes", "tables", "figures"):
+    for stage in ("volumes", "tables", "statistics", "figures"):
         run(profile, stage)
     after = {p: p.read_bytes() for p in before}
     assert [p.name for p in before if before[p] != after[p]] == []
@@ -115,7 +120,7 @@ def test_killed_certification_resumes_to_the_same_bytes(profile, executed):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     kept = _finished_rows(slow)
-    assert 0 < kept < 18, "the kill came too late to test anything"
+    assert 0 < kept < 24, "the kill came too late to test anything"
     subprocess.run(command, cwd=slow, check=True, stderr=subprocess.DEVNULL)
     resumed = (slow / "results/rows/digits-l2-0.25.csv").read_bytes()
     shutil.rmtree(slow / "results")
@@ -132,7 +137,7 @@ def test_overrides_leave_the_profiles_results_alone(profile, executed):
     before = (profile / "results/rows/digits-l2-0.25.csv").read_bytes()
     run(profile, "certify", experiment="digits-l2-0.25", images=2, n=100)
     assert (profile / "results/rows/digits-l2-0.25.csv").read_bytes() == before
-    assert len(pd.read_csv(profile / ".build/trial/results/rows/digits-l2-0.25.csv")) == 6
+    assert len(pd.read_csv(profile / ".build/trial/results/rows/digits-l2-0.25.csv")) == 8
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,20 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()}
 FLOORS = [
-    {"noise", "geometry", "regions", "datasets", "models", "confidence", "storage"},
+    {"files", "noise", "geometry", "regions", "datasets", "models", "confidence", "storage"},
     {"smoothing", "training"},
-    {"optimization", "certification"},
+    {"optimization", "stopping", "certification", "best"},
     {"memory", "store", "results"},
     {"plots", "pipeline", "engine"},
 ]
 BENEATH = {  # pairs on one floor, the second beneath the first
+    ("models", "files"),
     ("regions", "geometry"),
     ("storage", "geometry"),
     ("training", "smoothing"),
+    ("certification", "stopping"),
+    ("best", "stopping"),
+    ("best", "certification"),
     ("plots", "results"),
     ("engine", "pipeline"),
 }
@@ -147,7 +151,7 @@ def write(folder: Path, values: dict) -> Path:
 def test_the_default_profile_is_as_the_issue_asks():
     p = pipeline.load_parameters(profile=ROOT)
     assert p.images >= 200 and p.certify.n == 10_000
-    assert p.certify.methods == ["fixed", "isotropic", "anisotropic"]
+    assert p.certify.methods == ["fixed", "isotropic", "anisotropic", "best"]
     found = {(e.noise, e.sigma) for e in p.experiments.values()}
     assert found == {(noise, sigma) for noise in ("gaussian", "uniform") for sigma in (0.25, 0.5)}
 

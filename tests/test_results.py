@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ancer import results
+from ancer.confidence import clopper_pearson
+from ancer.noise import LAWS
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,3 +123,16 @@ def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(tmp_path):
 @pytest.mark.parametrize("table", ["T1", "T2"])
 def test_readme_shows_the_committed_tables(table):
     assert (ROOT / f"results/tables/{table}.md").read_text().strip() in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results/rows").glob("*.csv")), ids=lambda p: p.stem)
+def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committed_rows(path):
+    """The bound of fixed at its share of alpha, from the same votes."""
+    rows = pd.read_csv(path)
+    provenance = json.loads(path.with_suffix(".json").read_text())
+    fixed, best = (rows[rows["method"] == m].set_index("idx") for m in ("fixed", "best"))
+    bound = clopper_pearson(fixed["count"], provenance["n"], provenance["alpha"] * provenance["shares"]["fixed"])
+    gap = LAWS[provenance["noise"][0]](1.0).gap(torch.from_numpy(bound - 1e-8)).clamp(min=0).numpy()  # less the slack
+    assert (best["proxy_radius"] >= fixed["theta_gmean"] * gap).all() and (gap > 0).mean() > 0.5
+    assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
+    assert set(rows["arithmetic"]) == {"lattice 0.0625"}

@@ -8,7 +8,7 @@ from scipy import stats
 
 from ancer.models import Classifier
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
-from ancer.smoothing import PURPOSES, SmoothedClassifier, generator
+from ancer.smoothing import BLOCK, PURPOSES, SmoothedClassifier, Stream, generator
 
 IMAGES = torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0)) / 16
 THETA = 0.125 + IMAGES / 2  # one scale for each pixel
@@ -101,6 +101,13 @@ def test_results_are_ordinary_tensors():
         assert not result.requires_grad and result.device.type == "cpu"
         result += 1
         (torch.ones(4, requires_grad=True) * result).sum().backward()
+
+
+def test_plain_sampling_uses_theta_as_given_and_claims_no_slack():
+    model = smoothed(UniformNoise(0.3))
+    theta = Stream(model, IMAGES, seed=0, purpose="certify").theta
+    assert theta.dtype == torch.float32 and theta.flatten().tolist() == [torch.tensor(0.3).item()] * 6
+    assert model.slack(IMAGES).tolist() == [0] * 6
 
 
 # --- what the noise of an image depends on
@@ -197,6 +204,32 @@ def test_torchs_global_random_state_is_neither_used_nor_changed():
         assert torch.equal(torch.get_rng_state(), before)
 
 
+# --- a stream goes on where it stopped
+
+
+def stream(noise, **numerics):
+    return Stream(smoothed(noise, **numerics), IMAGES, seed=0, purpose="certify")
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(0.5), UniformNoise(THETA)], ids=["isotropic", "anisotropic"])
+def test_parts_of_a_stream_add_up_to_the_whole(noise):
+    parts = stream(noise)
+    counts = sum(parts.counts([draws] * 6) for draws in (BLOCK, 3 * BLOCK, 30))
+    assert torch.equal(counts, sample("counts", noise, IMAGES, 4 * BLOCK + 30))
+
+
+def test_each_image_has_a_stream_of_its_own():
+    """Images that pause, or end, change nothing for the others; one that pauses goes on where it was."""
+    parts, numbers = stream(GaussianNoise(THETA), batch_size=70), [0, 100, 130, 200, 300, 250]
+    first = parts.counts([min(n, BLOCK) // BLOCK * BLOCK for n in numbers])
+    second = parts.counts([0, 0, 30, 0, 200, 150])
+    third = parts.counts([0, 0, 0, 100, 0, 0])
+    whole = [sample("counts", GaussianNoise(THETA), IMAGES, max(n, 1)) for n in numbers]
+    for i, n in enumerate(numbers):
+        expected = whole[i][i] if n else torch.zeros(4, dtype=torch.int64)
+        assert torch.equal((first + second + third)[i], expected)
+
+
 # --- numerics and memory
 
 
@@ -276,6 +309,8 @@ def refuse(message, *, noise=None, **changes):
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_bad_images_are_refused(kind):
+    with pytest.raises(ValueError, match=BAD_IMAGES[kind][1]):
+        Stream(SmoothedClassifier(Untouchable(), GaussianNoise(0.5)), BAD_IMAGES[kind][0], seed=0, purpose="certify")
     refuse(BAD_IMAGES[kind][1], x=BAD_IMAGES[kind][0])
 
 

@@ -154,8 +154,14 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path):
 def test_row_holds_the_certificate_in_full_precision():
     certificate = SimpleNamespace(
         index=4, prediction=1, p_a_lower=0.9, count=97, gap=1.2, radius=0.3, proxy_radius=0.6, box_proxy_radius=0.5,
-        log_volume=-3.5, theta=torch.tensor([0.25, 1.0]), n=100, alpha=0.05,
+        log_volume=-3.5, theta=torch.tensor([0.25, 1.0]), n=100, alpha=0.05, lattice=None,
     )  # fmt: skip
-    made = store.row(certificate, method="anisotropic", label=2, seed=7)
+    made = store.row(certificate, method="anisotropic", label=2, seed=7, draws=110)
     assert (made["correct"], made["theta_min"], made["theta_gmean"], made["theta_max"]) == (0, 0.25, 0.5, 1.0)
+    assert (made["candidate"], made["draws"], made["arithmetic"]) == ("anisotropic", 110, "not floating-point sound")
     assert pd.DataFrame([made]).notna().all().all()
+    certificate.lattice = 1 / 16
+    best = SimpleNamespace(certificate=certificate, names=("fixed", "isotropic"), alpha=0.1, draws=500)
+    made = store.best_row(best, label=1, seed=7)
+    assert (made["method"], made["candidate"], made["alpha"], made["draws"]) == ("best", "fixed", 0.1, 500)
+    assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")
