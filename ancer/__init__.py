@@ -6,6 +6,7 @@ _ROOMS = {
     "noise": ["GaussianNoise", "UniformNoise"],
     "regions": ["Region", "superset"],
     "datasets": ["Dataset"],
+    "networks": [],
     "models": ["Classifier"],
     "smoothing": ["SmoothedClassifier"],
     "training": ["train"],

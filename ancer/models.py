@@ -1,4 +1,4 @@
-"""Base classifiers: networks with normalisation inside, how they are evaluated, checkpoints in and out."""
+"""Base classifiers: how they are evaluated, checkpoints in and out."""
 
 import copy
 import hashlib
@@ -14,60 +14,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ancer.files import read_tensors, write_tensors
-
-
-class DigitsCNN(nn.Module):
-    """Three 3x3 convolutions for (B, 1, 8, 8) images in [0, 1]; returns logits (B, classes)."""
-
-    def __init__(self, classes: int = 10):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1, stride=2)
-        self.conv3 = nn.Conv2d(32, 64, 3, padding=1, stride=2)
-        self.head = nn.Linear(256, classes)
-
-    def forward(self, x):
-        x = (x - 0.3) / 0.38  # mean and standard deviation of the digits' pixels
-        x = F.relu(self.conv1(x))
-        x = F.relu(self.conv2(x))
-        x = F.relu(self.conv3(x))
-        return self.head(x.flatten(1))
-
-
-class MLP(nn.Module):
-    """Two hidden layers for points (B, features) in [0, 1]; returns logits (B, classes)."""
-
-    def __init__(self, classes: int = 2, features: int = 2, width: int = 64):
-        super().__init__()
-        self.hidden = nn.ModuleList([nn.Linear(features, width), nn.Linear(width, width)])
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, x):
-        x = 4 * (x - 0.5)
-        for layer in self.hidden:
-            x = F.relu(layer(x))
-        return self.head(x)
-
-
-class RoundingReader(nn.Module):
-    """An attack on noise in floating point: knows a black image by the rounding of x + theta * z alone.
-
-    For float32 images on the lattice 1/255; logits (B, 2). Class 0 where a pixel below 2^-9 is not a multiple of
-    2^-31: numbers round 0 keep finer digits than sums with a pixel of 2/255 or more ever have (Voracek and Hein,
-    ICLR 2023, section 4). As a function on the reals it says class 0 almost everywhere, so it has no such boundary.
-    """
-
-    def forward(self, x):
-        x = x.flatten(1)
-        fine = (x.abs() < 2.0**-9) & ((x * 2.0**31).frac() != 0)
-        votes = 2 * fine.any(dim=1).float() - 1
-        return torch.stack([votes, -votes], dim=1)
-
-
-ARCHITECTURES = {"digits_cnn": DigitsCNN, "mlp": MLP}
+from ancer.networks import build
 
 
 @dataclass(frozen=True)
@@ -160,6 +109,18 @@ class Classifier:
             for product, precision in zip(products, precisions, strict=True):
                 product.fp32_precision = precision
 
+    @contextmanager
+    def enough_memory(self) -> Iterator[None]:
+        """Turn an allocation that fails inside into a MemoryError that names the batch size."""
+        try:
+            yield
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises a plain one
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise MemoryError(
+                    f"out of memory with batch_size {self.batch_size}: lower it, Classifier(..., batch_size=...)"
+                ) from error
+            raise
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """The module's outputs (B, K) in float32 for inputs (B, ...); checked for shape and finiteness."""
         inputs = inputs.to(self.dtype)
@@ -218,13 +179,6 @@ def check_images(x: Tensor) -> None:
             f"pixels must lie in [0, 1], found {low:g} to {high:g}: radii are in these units, "
             "so put normalisation inside the model"
         )
-
-
-def build(arch: str, classes: int) -> nn.Module:
-    """A fresh network of a known architecture, with torch's current random state."""
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {arch!r}: choose one of {sorted(ARCHITECTURES)}")
-    return ARCHITECTURES[arch](classes)
 
 
 def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, provenance: dict) -> None:

@@ -65,10 +65,11 @@ def optimize_anisotropic(
     seed: int,
     n: int = 10_000,
     alpha: float = 0.001,
-    iterations: int = 40,
-    draws: int = 32,
-    step: float = 0.2,
+    iterations: int = 100,
+    draws: int = 16,
+    step: float = 0.3,
     kappa: float = 1.0,
+    outside: float = 0.2,
     temperature: float = 1.0,
     window: int = 1,
     indices: Sequence[int] | None = None,
@@ -77,7 +78,9 @@ def optimize_anisotropic(
 
     Maximizes log proxy radius + kappa * log inscribed radius = mean(log theta) + (1 + kappa) * log gap(p) + const
     over theta >= noise.theta, with p the mean probability of the class that leads at `noise`, clamped at the
-    largest bound that n draws at alpha can give: volume is bought, not confidence that cannot be certified.
+    largest bound that n draws at alpha can give: volume is bought, not confidence that cannot be certified. What a
+    semi-axis theta * gap exceeds 1 counts `outside` times (in [0, 1]; 1 is the paper's volume): pixels live in
+    [0, 1], and beyond it certifies nothing more.
     Probabilities are those of logits / temperature: certification counts votes, so a network whose confidence is
     far below its share of votes (stability training) needs a temperature below 1. Gradients are averaged over
     window x window pixels (odd; neighbours share information). Adam, the step decays linearly.
@@ -85,6 +88,8 @@ def optimize_anisotropic(
     _check_schedule(iterations, draws, step)
     if not 0 <= kappa < math.inf or not 0 < temperature < math.inf:
         raise ValueError(f"kappa must be >= 0 and temperature > 0, found {kappa} and {temperature}")
+    if not 0 <= outside <= 1:
+        raise ValueError(f"outside must lie in [0, 1], found {outside}")
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be odd and >= 1, found {window}")
     largest = float(clopper_pearson(n, n, alpha))
@@ -99,8 +104,11 @@ def optimize_anisotropic(
         for t in range(iterations):
             p = probabilities(log_theta.exp()).gather(1, anchor)[:, 0]
             gap = noise.gap(p.clamp(1e-3, largest))
+            scale = gap.detach().clamp(min=0.05)
+            excess = (log_theta.flatten(1) + scale.log()[:, None]).clamp(min=0)  # of log semi-axes over log 1
+            volume = (log_theta.flatten(1) - (1 - outside) * excess).mean(dim=1)
             # the gradient of log gap where gap > 0.05; below, that of gap itself, which is defined for p <= 1/2
-            objective = log_theta.flatten(1).mean(dim=1) + (1 + kappa) * gap / gap.detach().clamp(min=0.05)
+            objective = volume + (1 + kappa) * gap / scale
             (gradient,) = torch.autograd.grad(objective.sum(), log_theta)
             log_theta.grad = -_share_among_neighbours(gradient, window)
             optimizer.param_groups[0]["lr"] = step * (1 - t / iterations)
@@ -238,5 +246,5 @@ def _in_groups(ascend: Callable, model, x: Tensor, noise: Noise, draws: int, ind
         raise ValueError(f"batch_size {classifier.batch_size} is below {draws} draws: raise it or lower draws")
     groups = [slice(i, i + size) for i in range(0, len(x), size)]
     inputs, theta = x.detach().to(classifier.device), theta.to(classifier.device)
-    with torch.enable_grad():
+    with torch.enable_grad(), classifier.enough_memory():
         return torch.cat([ascend(classifier, inputs[g], theta[g], indices[g]) for g in groups]).to(x.device)

@@ -25,6 +25,7 @@ SCHEMA = {
         "draws": int,
         "step": float,
         "kappa": float,
+        "outside": float,
         "window": int,
     },
     "certify": {"methods": list, "n0": int, "n": int, "alpha": float, "exact": bool, "shares": dict},

@@ -91,7 +91,7 @@ class Stream:
     def total(self, draws: Sequence[int], evaluate: Callable[[Classifier, Tensor], Tensor]) -> Tensor:
         """Sum of evaluate(classifier, copies), (rows, K), over the next draws[i] copies of each image: (B, K)."""
         total, classifier = None, self.smoothed.classifier
-        with torch.inference_mode(), classifier.fixed_arithmetic():
+        with torch.inference_mode(), classifier.fixed_arithmetic(), classifier.enough_memory():
             for owners, inputs in self._batches(draws):
                 values = evaluate(classifier, inputs)[: len(owners)]  # the rest of the last batch is padding
                 values = values if values.dtype == torch.int64 else values.double()

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 import torchvision
 
-from ancer import datasets, models, noise, store
+from ancer import datasets, models, networks, noise, store
 from ancer.certification import certify
 from ancer.pipeline import load_parameters
 from ancer.stopping import Hopeless, Improvement, Target
@@ -55,11 +55,11 @@ def rules(f, x, law, theta, sigma: float, **common) -> list[dict]:
 
 def exact(repeats: int = 7) -> list[dict]:
     """Seconds of the exact sampler over those of the plain one: median, least and largest of `repeats` pairs."""
-    digits, colour = datasets.digits(), torch.randint(0, 256, (2, 3, 32, 32)).float() / 255
+    digits, colour = datasets.digits().images[:20], torch.randint(0, 256, (2, 3, 32, 32)).float() / 255
     resnet = torchvision.models.resnet18(num_classes=10)
     fast = {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 500}
     cases = {
-        "digits CNN, float32": (models.Classifier(models.build("digits_cnn", 10)), digits.images[:20], 1 / 16, 10_000),
+        "digits CNN, float32": (models.Classifier(networks.build("digits_cnn", 10)), digits, 1 / 16, 10_000),
         "ResNet-18, bfloat16, 32x32": (models.Classifier(resnet, **fast), colour, 1 / 255, 1_000),
         "sampler alone, 32x32": (None, colour, 1 / 255, 1_000),
     }

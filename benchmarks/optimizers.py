@@ -48,6 +48,7 @@ def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
         run(
             f"anisotropic, ours, from {origin}", optimize_anisotropic, begin, before,
             iterations=p.optimize.iterations, draws=p.optimize.draws, step=p.optimize.step, kappa=p.optimize.kappa,
+            outside=p.optimize.outside,
             temperature=e.temperature, window=p.optimize.window,
         )  # fmt: skip
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from ancer.certification import ABSTAIN, certify, predict
 from ancer.confidence import anytime_lower, clopper_pearson
-from ancer.models import Classifier, RoundingReader
+from ancer.models import Classifier
+from ancer.networks import RoundingReader
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
 from ancer.stopping import Improvement
 

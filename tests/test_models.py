@@ -11,9 +11,13 @@ from problems import BAD_IMAGES, Outputs, Recorder, network
 from safetensors.torch import save_file
 from torch import nn
 
-from ancer import datasets, models
+from ancer import datasets, models, networks
+from ancer.certification import certify
 from ancer.datasets import Dataset
-from ancer.models import MLP, Classifier, DigitsCNN, as_classifier, check_images
+from ancer.models import Classifier, as_classifier, check_images
+from ancer.networks import MLP, DigitsCNN
+from ancer.noise import GaussianNoise
+from ancer.optimization import optimize_anisotropic, optimize_isotropic
 
 IMAGES = torch.linspace(0, 1, 5 * 16).reshape(5, 1, 4, 4)
 
@@ -162,14 +166,14 @@ PROVENANCE = {"seed": 0, "noise": "gaussian", "sigma": 0.25, "loss": [2.5, 0.125
 @pytest.fixture
 def checkpoint(tmp_path):
     """(path, module) of a saved network with weights of its own."""
-    path, module = tmp_path / "models" / "net.safetensors", models.build("digits_cnn", 7)
+    path, module = tmp_path / "models" / "net.safetensors", networks.build("digits_cnn", 7)
     models.save(path, module, arch="digits_cnn", classes=7, provenance=PROVENANCE)
     return path, module
 
 
 @pytest.mark.parametrize("arch, shape", [("digits_cnn", (2, 1, 8, 8)), ("mlp", (2, 2))])
 def test_checkpoint_round_trip(tmp_path, arch, shape):
-    module = models.build(arch, 5)
+    module = networks.build(arch, 5)
     path = tmp_path / "net.safetensors"
     models.save(path, module, arch=arch, classes=5, provenance=PROVENANCE)
     loaded = models.load(path, sha256=models.digest(path))
@@ -192,7 +196,7 @@ def test_saving_again_gives_the_same_bytes(checkpoint, tmp_path):
 
 def test_saving_replaces_an_older_checkpoint(checkpoint):
     path, _ = checkpoint
-    other = models.build("mlp", 3)
+    other = networks.build("mlp", 3)
     models.save(path, other, arch="mlp", classes=3, provenance={})
     assert isinstance(models.load(path), MLP) and models.load(path).provenance == {}
 
@@ -257,7 +261,7 @@ def test_foreign_safetensors_files_are_named(tmp_path, kind):
 
 def test_unknown_architecture_is_named():
     with pytest.raises(ValueError, match=r"'resnet5'.*digits_cnn"):
-        models.build("resnet5", 10)
+        networks.build("resnet5", 10)
 
 
 def test_networks_normalise_inside():
@@ -388,3 +392,25 @@ def test_file_that_is_no_image_is_named(tmp_path):
     odd.write_bytes(np.random.default_rng(0).bytes(100))
     with pytest.raises((ValueError, OSError), match=re.escape(str(odd))):
         datasets.image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize("run", [certify, optimize_isotropic, optimize_anisotropic])
+def test_out_of_memory_names_the_batch_size_to_lower(run, error):
+    class Large(torch.nn.Module):
+        def forward(self, x):
+            raise error
+
+    f = Classifier(Large(), batch_size=4000)
+    counted = {"n": 10, "alpha": 0.1} if run is certify else {}
+    with pytest.raises(MemoryError, match="batch_size 4000: lower it"):
+        run(f, torch.full((1, 2), 0.5), GaussianNoise(0.25), seed=0, **counted)
+
+
+def test_other_errors_of_a_model_are_its_own():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        certify(Broken(), torch.full((1, 2), 0.5), GaussianNoise(0.25), n=10, alpha=0.1, seed=0)

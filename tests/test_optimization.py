@@ -11,7 +11,8 @@ from torch import nn
 
 from ancer.certification import certify, predict
 from ancer.confidence import clopper_pearson
-from ancer.models import Classifier, DigitsCNN
+from ancer.models import Classifier
+from ancer.networks import DigitsCNN
 from ancer.noise import LAWS, GaussianNoise
 from ancer.optimization import (
     optimize_anisotropic,
@@ -170,6 +171,19 @@ def test_neighbours_share_gradients_within_the_window():
     )
     assert (shared[:, near].amax(dim=1) < shared[:, ~near].amin(dim=1)).all()
     assert torch.allclose(alone[:, (w == 0) & near].amin(dim=1), alone[:, ~near].amax(dim=1))
+
+
+def test_growth_beyond_the_image_counts_less():
+    """Pixels that do not matter: their semi-axes run away with the paper's volume, and soon stop without."""
+    w = torch.zeros(1, 4, 4)
+    w[0, 1, 2] = 1.0
+    model, noise = gentle(0.2, w), GaussianNoise(0.25)
+    longest = {}
+    for outside in (0.0, 0.2, 1.0):
+        theta = optimize_anisotropic(model, CENTRES, noise, seed=0, outside=outside)
+        gap = certify(model, CENTRES, GaussianNoise(theta), n=1000, alpha=0.001, seed=0)[0].gap
+        longest[outside] = (theta[0] * gap)[w == 0].median().item()
+    assert 1 < longest[0.0] < 20 and longest[0.0] < longest[0.2] / 10 and longest[0.2] < longest[1.0] / 10
 
 
 def test_temperature_divides_the_logits():
@@ -539,6 +553,8 @@ def test_number_of_draws_outside_its_domain_is_refused(name, n):
         (["isotropic"], {"scales": (1.0, math.inf)}, "inf"),
         (["isotropic"], {"scales": ()}, "scales"),
         (["anisotropic"], {"temperature": 0.0}, "0.0"),
+        (["anisotropic"], {"outside": -0.1}, "-0.1"),
+        (["anisotropic"], {"outside": 1.5}, "1.5"),
         (["anisotropic"], {"temperature": math.nan}, "nan"),
         (["anisotropic"], {"window": 0}, "0"),
         (["anisotropic"], {"window": 2}, "2"),
@@ -551,8 +567,12 @@ def test_schedules_outside_their_domain_are_refused(names, bad, value):
 
 @pytest.mark.parametrize(
     "function, message",
-    [(lambda x: x.flatten(1).sum(1), r"\(B, K\)"), (lambda x: x, r"\(B, K\)"),
-     (lambda x: x.flatten(1) / 0, "NaN or infinite"), (lambda x: x.flatten(1)[:, :2].log(), "NaN or infinite")],
+    [
+        (lambda x: x.flatten(1).sum(1), r"\(B, K\)"),
+        (lambda x: x, r"\(B, K\)"),
+        (lambda x: x.flatten(1) / 0, "NaN or infinite"),
+        (lambda x: x.flatten(1)[:, :2].log(), "NaN or infinite"),
+    ],
     ids=["numbers", "images", "infinite", "NaN"],
 )
 def test_outputs_of_a_wrong_shape_or_not_finite_are_refused(optimize, function, message):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()}
 FLOORS = [
-    {"files", "noise", "geometry", "regions", "datasets", "models", "confidence", "storage"},
+    {"files", "networks", "noise", "geometry", "regions", "datasets", "models", "confidence", "storage"},
     {"smoothing", "training"},
     {"optimization", "stopping", "certification", "best"},
     {"memory", "store", "results"},
@@ -26,6 +26,7 @@ FLOORS = [
 ]
 BENEATH = {  # pairs on one floor, the second beneath the first
     ("models", "files"),
+    ("models", "networks"),
     ("regions", "geometry"),
     ("storage", "geometry"),
     ("training", "smoothing"),

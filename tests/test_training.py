@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ancer import datasets
-from ancer.models import DigitsCNN
+from ancer.networks import DigitsCNN
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
 from ancer.training import SCHEMES, augmentation_loss, stability_loss, train
 
