@@ -5,8 +5,10 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-# On a busy machine, threads that spin while they wait cost several times the work: let them sleep.
+# As ancer/engine.py sets them for notebooks: threads sleep while they wait, and memory is kept, not faulted in again.
 export OMP_WAIT_POLICY ?= PASSIVE
+export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
 .PHONY: all test
 .DELETE_ON_ERROR:
