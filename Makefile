@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-# As ancer/engine.py sets them for notebooks: threads sleep while they wait, and memory is kept, not faulted in again.
-export OMP_WAIT_POLICY ?= PASSIVE
+# As ancer/engine.py sets them for notebooks: threads spin shortly while they wait, memory is kept, not faulted in again.
+export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
