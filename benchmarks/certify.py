@@ -38,7 +38,7 @@ def rules(f, x, law, theta, sigma: float, **common) -> list[dict]:
             certificates = certify(f, x, law(theta), n=N, stop=stop, **common)
         radii = np.array([c.radius for c in certificates])
         fixed = radii if fixed is None else fixed
-        kept = (radii / fixed)[fixed > 0]
+        kept = radii[fixed > 0] / fixed[fixed > 0]
         lines.append(
             {
                 "stop": name,
