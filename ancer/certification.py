@@ -124,7 +124,7 @@ def certify(
         counts = counts.gather(1, classes[:, None])[:, 0].numpy()
         drawn, lower = np.full(len(x), n), clopper_pearson(counts, n, alpha) - smoothed.slack(x)
     else:
-        rules = [stop] if callable(stop) else list(stop)
+        rules = list(stop) if isinstance(stop, Sequence) else [stop]
         if not rules or not all(callable(rule) and not isinstance(rule, type) for rule in rules):
             raise ValueError(f"stop must be a rule such as Improvement(0.05), or several, found {stop!r}")
         stream = Stream(smoothed, x, purpose="certify", **drawing)

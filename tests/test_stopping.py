@@ -580,3 +580,9 @@ def test_with_a_stop_no_draws_select_the_class():
         for n0 in (1, 100)
     )
     assert one == many
+
+
+@pytest.mark.parametrize("stop", [3, [3], [], "Hopeless", Hopeless, [Hopeless(), Target]])
+def test_a_stop_that_is_no_rule_is_refused(stop):
+    with pytest.raises(ValueError, match=r"stop must be a rule such as Improvement\(0.05\), or several, found"):
+        certify(Untouchable(), torch.full((1, 2), 0.5), GaussianNoise(0.25), n=10, alpha=0.1, seed=0, stop=stop)
