@@ -1,5 +1,6 @@
 # make        everything from nothing: environment, then train, optimize, certify, tables, figures of the digits
 # make test   environment, then the tests
+# make speed  against the published code and ART (after `make`; benchmarks/speed.py says what it needs)
 # Both install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
-.PHONY: all test
+.PHONY: all test speed
 .DELETE_ON_ERROR:
 
 # The committed results are there to be read; the first `make` in a clone removes them, so that all that follows
@@ -25,6 +26,10 @@ all: $(VENV)/.installed
 test: $(VENV)/.tested
 	ruff check .
 	pytest
+
+speed: $(VENV)/.installed
+	python benchmarks/speed.py digits
+	python benchmarks/speed.py cifar10 16 4
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("ancer needs Python >= 3.11, found " + sys.version) if sys.version_info < (3, 11) else 0'

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancer.certification import ABSTAIN, Certificate, certificates, scales
-from ancer.confidence import anytime_lower, clopper_pearson
+from ancer.certification import ABSTAIN, Certificate, certificates, check_budget, scales
+from ancer.confidence import anytime_upper, clopper_pearson
 from ancer.models import Classifier, as_classifier, check_images
 from ancer.noise import Noise
 from ancer.regions import superset
@@ -139,6 +139,7 @@ def certify_best(
         gap = law.gap(torch.from_numpy(np.maximum(lower[of_turn], 0.5)))
         axes[of_turn] = scale.double().cpu() * gap.reshape(-1, *[1] * (x.dim() - 1))
     # 3. report
+    last_superset = _last_superset(axes, np.where(lower > 0.5, classes, ABSTAIN))
     all_certificates = [
         certificates(smoothed[name], x, classes[k], count[k], drawn[k], lower[k], alpha * shares[name], indices)
         for k, name in enumerate(names)
@@ -146,7 +147,7 @@ def certify_best(
     return [
         Best(
             certificates=dict(zip(names, of_image, strict=True)),
-            names=tuple(names[k] for k in _reported(report, of_image)),
+            names=tuple(names[k] for k in _reported(report, of_image, last_superset[i])),
             alpha=alpha,
             draws=int(drawn[:, i].sum()) + n0 * len(names),
         )
@@ -163,7 +164,7 @@ def _count(stream: Stream, n: int, classes, level, slack, needed, may_give_up) -
     def stop(images: np.ndarray, counts: Tensor | None, drawn: np.ndarray) -> np.ndarray:
         count = np.zeros(len(images)) if counts is None else counts.numpy()[np.arange(len(images)), classes[images]]
         attainable = clopper_pearson(count + n - drawn, n, level[images]) - slack[images]
-        upper = 1 - anytime_lower(drawn - count, drawn, FUTILITY)
+        upper = anytime_upper(count, drawn, FUTILITY)
         # the margin: whoever could tie is counted to the end
         return (attainable <= needed[images] - 1e-12) | (may_give_up[images] & (upper < needed[images]))
 
@@ -178,13 +179,9 @@ def _needed_gap(report: str, theta: Tensor, classes: np.ndarray, axes: Tensor, c
     Found: axes (candidates, B, ...) and classes certified (candidates, B); zeros and ABSTAIN where nothing is.
     """
     if report == "superset":
-        kept, of_class = torch.zeros_like(axes[0]), np.full(len(classes), ABSTAIN)
-        for a, c in zip(axes, certified, strict=True):
-            contains = (a >= kept).flatten(1).all(dim=1).numpy()
-            better = (c != ABSTAIN) & ((of_class == ABSTAIN) | ((c == of_class) & contains))
-            kept[better], of_class[better] = a[better], c[better]
-        gap = (kept / theta).flatten(1).amax(dim=1).numpy()
-        return np.where((of_class == ABSTAIN) | (of_class == classes), gap, np.inf)
+        of_kept = _last_superset(axes, certified), np.arange(len(classes))
+        gap = (axes[of_kept] / theta).flatten(1).amax(dim=1).numpy()
+        return np.where((certified[of_kept] == ABSTAIN) | (certified[of_kept] == classes), gap, np.inf)
     (theta_min, theta_gmean), found = scales(theta), axes.flatten(2)
     volume = found.clamp(min=1e-300).log().mean(dim=2).exp().amax(dim=0).numpy() / theta_gmean
     if report == "largest":
@@ -193,20 +190,25 @@ def _needed_gap(report: str, theta: Tensor, classes: np.ndarray, axes: Tensor, c
     return np.minimum(volume, (found.amin(dim=2) * same).amax(dim=0).numpy() / theta_min)
 
 
-def _reported(report: str, candidates: Sequence[Certificate]) -> list[int]:
+def _last_superset(axes: Tensor, certified: np.ndarray) -> np.ndarray:
+    """The last candidate whose region contains, for its class, that of each one kept before it; 0 if none: (B,)."""
+    kept, image = np.zeros(axes.shape[1], dtype=np.int64), np.arange(axes.shape[1])
+    for k, (a, c) in enumerate(zip(axes, certified, strict=True)):
+        contains = (a >= axes[kept, image]).flatten(1).all(dim=1).numpy()
+        of_kept = certified[kept, image]
+        kept[(c != ABSTAIN) & ((of_kept == ABSTAIN) | ((c == of_kept) & contains))] = k
+    return kept
+
+
+def _reported(report: str, candidates: Sequence[Certificate], last_superset: int) -> list[int]:
     """Which of one image's certificates are reported, the largest first; the baseline where all abstain."""
     volumes = [c.log_volume for c in candidates]
     largest = volumes.index(max(volumes))
     if report == "largest":
         return [largest]
-    certified = [k for k, c in enumerate(candidates) if c.prediction != ABSTAIN]
     if report == "superset":
-        kept = 0
-        for k in certified:
-            new, old = candidates[k], candidates[kept]
-            if old.prediction == ABSTAIN or (new.prediction == old.prediction and superset(new.region, old.region)):
-                kept = k
-        return [kept]
+        return [last_superset]
+    certified = [k for k, c in enumerate(candidates) if c.prediction != ABSTAIN]
     members = [largest]
     for k in sorted(certified, key=lambda k: -volumes[k]):
         region, same = candidates[k].region, candidates[k].prediction == candidates[largest].prediction
@@ -217,9 +219,7 @@ def _reported(report: str, candidates: Sequence[Certificate]) -> list[int]:
 
 def _check(candidates, shares, n: int, n0: int, alpha: float, report: str) -> dict[str, float]:
     """The shares, by candidate, checked with the other arguments."""
-    clopper_pearson(0, n, alpha)
-    if n0 < 1:
-        raise ValueError(f"n0 must be >= 1, found {n0}")
+    check_budget(n, n0, alpha)
     if report not in REPORTS:
         raise ValueError(f"report must be one of {REPORTS}, found {report!r}")
     laws = {type(noise) for noise in candidates.values() if isinstance(noise, Noise)}

@@ -111,9 +111,7 @@ def certify(
 
     Raises ValueError, before any work, on arguments outside their domain.
     """
-    clopper_pearson(0, n, alpha)  # the domains of n and alpha, before any work
-    if n0 < 1:
-        raise ValueError(f"n0 must be >= 1, found {n0}")
+    check_budget(n, n0, alpha)
     smoothed = SmoothedClassifier(model, noise, lattice=lattice if exact else None)
     drawing = {"seed": seed, "indices": indices}
     if stop is None:
@@ -154,6 +152,13 @@ def _anytime(stream: Stream, rules: Sequence[Rule], n: int, alpha: float) -> tup
 
     _, drawn = draw_until(stream, n, stop)
     return classes, votes, drawn, lower
+
+
+def check_budget(n: int, n0: int, alpha: float) -> None:
+    """Raise ValueError unless n >= 1, n0 >= 1 and 0 < alpha < 1."""
+    clopper_pearson(0, n, alpha)
+    if n0 < 1:
+        raise ValueError(f"n0 must be >= 1, found {n0}")
 
 
 def scales(theta: Tensor) -> tuple[np.ndarray, np.ndarray]:

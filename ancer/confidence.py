@@ -55,6 +55,11 @@ def anytime_lower(count, n, alpha: float) -> np.ndarray:
     return np.where(rejected & (count > 0), expit(low), 0.0)
 
 
+def anytime_upper(count, n, alpha) -> np.ndarray:
+    """One-sided upper confidence bound on p, valid at every n at once: `anytime_lower` of the failures."""
+    return 1 - anytime_lower(np.subtract(n, count), n, alpha)
+
+
 def crossing_probability(needed, p: float) -> float:
     """Exact P(for some t, the successes in the first t draws are at least needed[t - 1]), draws of mean p.
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.utils import deterministic
 
 from ancer.files import read_tensors, write_tensors
 from ancer.networks import build
@@ -43,6 +45,7 @@ class Classifier:
     dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have it).
     memory_format: torch.contiguous_format or torch.channels_last. Both may be given by name, as in params.yaml.
     batch_size: rows of one forward pass, > 0; bounds the memory. Every pass that counts votes has exactly so many.
+    fold: batch normalisation folded into the convolutions before it, for a module that torch.fx can trace.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Classifier:
         dtype: torch.dtype | str = torch.float32,
         memory_format: torch.memory_format | str = torch.contiguous_format,
         batch_size: int = 1000,
+        fold: bool = False,
     ):
         if outputs not in ("logits", "probabilities"):
             raise ValueError(f"outputs must be 'logits' or 'probabilities', found {outputs!r}")
@@ -62,6 +66,8 @@ class Classifier:
         self.dtype = _one_of(dtype, "dtype", torch.float32, torch.bfloat16)
         self.memory_format = _one_of(memory_format, "memory_format", torch.contiguous_format, torch.channels_last)
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        if fold:
+            self.module = _folded(self.module)
         self.module.to(dtype=self.dtype, memory_format=self.memory_format)
 
     @property
@@ -94,17 +100,19 @@ class Classifier:
         cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
         products = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
         precisions = [product.fp32_precision for product in products]
-        timing, kernels = cudnn.benchmark, cudnn.deterministic
+        timing, kernels, filling = cudnn.benchmark, cudnn.deterministic, deterministic.fill_uninitialized_memory
         before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         try:
             for product in products:
                 product.fp32_precision = "ieee"
             cudnn.benchmark, cudnn.deterministic = False, True
             torch.use_deterministic_algorithms(True)
+            deterministic.fill_uninitialized_memory = False  # a debugging aid that takes 3 % of the time
             with torch.autocast(self.device.type, enabled=False):
                 yield
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            deterministic.fill_uninitialized_memory = filling
             cudnn.benchmark, cudnn.deterministic = timing, kernels
             for product, precision in zip(products, precisions, strict=True):
                 product.fp32_precision = precision
@@ -121,12 +129,14 @@ class Classifier:
                 ) from error
             raise
 
+    def as_input(self, inputs: Tensor) -> Tensor:
+        """inputs (B, ...) in the dtype and layout in which the module gets them."""
+        inputs = inputs.to(self.dtype)
+        return inputs.contiguous(memory_format=self.memory_format) if inputs.dim() == 4 else inputs
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """The module's outputs (B, K) in float32 for inputs (B, ...); checked for shape and finiteness."""
-        inputs = inputs.to(self.dtype)
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=self.memory_format)
-        outputs = self.module(inputs)
+        outputs = self.module(self.as_input(inputs))
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(f"the model must return (B, K) = ({len(inputs)}, K) outputs with K >= 2, found {found}")
@@ -147,6 +157,14 @@ class Classifier:
                 "use outputs='logits'"
             )
         return outputs
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    try:
+        return fuse(module).requires_grad_(False)
+    except Exception as error:  # tracing runs the caller's code, with stand-ins for tensors
+        reason = " ".join(str(error).split())
+        raise ValueError(f"fold=True needs a module that torch.fx can trace ({reason}): use fold=False") from error
 
 
 def _one_of(value, name: str, *choices):

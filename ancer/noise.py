@@ -45,8 +45,8 @@ class Noise(ABC):
         """The p whose gap it is: the inverse of `gap`; 1 where no p is enough."""
 
     @abstractmethod
-    def steps(self, theta: Tensor, shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
-        """Draws of theta * z as whole numbers in float64, theta in lattice steps as `snap` gives it."""
+    def steps(self, theta: Tensor, z: Tensor) -> Tensor:
+        """theta * z as whole numbers, in place of z, `unit` draws in float64; theta in lattice steps as by `snap`."""
 
     @abstractmethod
     def snap(self, theta: Tensor) -> Tensor:
@@ -56,20 +56,18 @@ class Noise(ABC):
     def slack(self, theta: Tensor) -> float:
         """At most the total variation between `steps` for one image and the law, theta in lattice steps, like it."""
 
-    def around(
-        self, x: Tensor, theta: Tensor, draws: int, *, generator: torch.Generator, lattice: float | None = None
-    ) -> Tensor:
-        """Noisy copies x + theta * z of one image: (draws, *x.shape); theta broadcasts to x.
+    def around(self, x: Tensor, theta: Tensor, z: Tensor, lattice: float | None = None) -> Tensor:
+        """Noisy copies x + theta * z, like z, draws of `unit`, which are overwritten; x and theta broadcast to it.
 
         lattice: None for sums in floating point; rounding then depends on x, and a network can read x off it
-        (Voracek and Hein, ICLR 2023). Or the step of x's lattice: whole numbers are added, x's and the noise's
-        rounded to it, and one map takes the sum to floating point, so that a copy depends on nothing but the sum.
+        (Voracek and Hein, ICLR 2023). Or the step of x's lattice, and z in float64: whole numbers are added, x's and
+        the noise's rounded to it, and one map takes the sum to floating point, so that a copy depends on nothing but
+        the sum.
         """
         if lattice is None:
-            return self.unit((draws, *x.shape), generator=generator, dtype=x.dtype).mul_(theta).add_(x)
-        steps = self.steps(theta.double() / lattice, (draws, *x.shape), generator=generator)
+            return z.mul_(theta).add_(x)
         pixels = (x.double() / lattice).round() + 0.0  # of 0 and -0, both 0
-        return steps.add_(pixels).to(x.dtype).div_(levels(lattice))
+        return self.steps(theta.double() / lattice, z).add_(pixels).to(x.dtype).div_(levels(lattice))
 
     def theta_for(self, x: Tensor, lattice: float | None = None) -> Tensor:
         """theta as it is sampled round images x: (B, 1, ..., 1) or like x, broadcasts against x (B, ...).
@@ -117,9 +115,8 @@ class GaussianNoise(Noise):
     def probability(self, gap):
         return torch.special.ndtr(gap)
 
-    def steps(self, theta, shape, *, generator):
+    def steps(self, theta, z):
         # float64: float32 normals end at 5.77, which alone would cost 1e-3 in total variation at n = 150,528
-        z = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
         return z.mul_(theta).round_()
 
     def snap(self, theta):
@@ -147,7 +144,8 @@ class UniformNoise(Noise):
         return self.theta / math.sqrt(3)
 
     def unit(self, shape, *, generator, dtype):
-        return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype).mul_(2).sub_(1)
+        z = torch.empty(shape, device=generator.device, dtype=dtype)
+        return z.uniform_(-1, 1, generator=generator)
 
     def gap(self, p):
         return 2 * p - 1
@@ -155,17 +153,16 @@ class UniformNoise(Noise):
     def probability(self, gap):
         return ((1 + gap) / 2).clamp(max=1)
 
-    def steps(self, theta, shape, *, generator):
+    def steps(self, theta, z):
         # uniform on [-m - 1/2, m + 1/2], rounded: uniform on the 2m + 1 whole numbers -m..m
-        u = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
         m = (theta - 0.5).round()  # theta / lattice may round to a neighbour of m + 1/2
-        return u.mul_(2 * m + 1).floor_().sub_(m)
+        return z.add_(1).mul_(m + 0.5).floor_().sub_(m)
 
     def snap(self, theta):
         return (theta - 0.5).round().clamp(min=0) + 0.5
 
     def slack(self, theta):
-        # u is uniform on the multiples of 2^-53, so each whole number is off by at most two of them
+        # (z + 1) / 2 is uniform on the multiples of 2^-53: each whole number is off by at most two of them
         return 2.0**-53 * (2 * theta).sum().item()
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from ancer.confidence import clopper_pearson
 from ancer.models import Classifier, as_classifier, check_images
 from ancer.noise import Noise
-from ancer.smoothing import SmoothedClassifier, generator, image_indices
+from ancer.search import leader, radii_by_scale
+from ancer.smoothing import SmoothedClassifier, generator, image_indices, unit_draws
 
 
 def optimize_isotropic(
@@ -31,27 +32,16 @@ def optimize_isotropic(
 ) -> Tensor:
     """One theta for each image x (B, ...): (B,), by search, without gradients.
 
-    The class is the smoothed prediction at `noise`. Among theta = scale * noise.theta, on common draws, the one is
-    taken whose radius for *that* class, as n draws at alpha would bound it, is largest. Votes are smoothed
-    (Jeffreys' half vote, and a Gaussian kernel over log scale, width 0.2), so that luck at one large scale is not
-    mistaken for radius. scales: > 0, evenly spaced in log; n, alpha: those planned for certification.
+    The class is the smoothed prediction at `noise`; theta = scale * noise.theta, with the scale whose radius for *that*
+    class, as n draws at alpha would bound it, is largest (see `search.radii_by_scale`). scales: > 0, evenly spaced in
+    log; n, alpha: those planned for certification; draws: noisy copies at the scales that matter.
     """
     clopper_pearson(0, n, alpha)  # the domains of n and alpha, before any work
     if draws < 1 or len(scales) == 0 or not all(0 < s < math.inf for s in scales):
         raise ValueError(f"draws must be >= 1 and scales > 0 and finite, found {draws} and {list(scales)}")
-    classifier = as_classifier(model)
-    start = _one_scale_an_image(noise, x)
-
-    def votes(scale: float) -> Tensor:
-        scaled = SmoothedClassifier(classifier, type(noise)(start * scale))
-        return scaled.counts(x, draws, seed=seed, purpose="search", indices=indices)
-
-    anchor = votes(1.0).argmax(dim=1, keepdim=True)
-    p = torch.stack([votes(s).gather(1, anchor)[:, 0] for s in scales]).add(0.5) / (draws + 1)
-    gap = noise.gap(torch.from_numpy(clopper_pearson(p.numpy() * n, n, alpha))).clamp(min=0)
-    scales = torch.as_tensor(scales, dtype=torch.float64)
-    kernel = torch.softmax(-((scales.log()[:, None] - scales.log()) ** 2) / (2 * 0.2**2), dim=1)
-    radius = kernel @ (scales[:, None] * gap)
+    start, search = _one_scale_an_image(noise, x), {"draws": draws, "seed": seed, "indices": indices}
+    smoothed, scales = SmoothedClassifier(model, noise), torch.as_tensor(scales, dtype=torch.float64)
+    radius = radii_by_scale(smoothed, x, leader(smoothed, x, **search), scales, n, alpha, **search)
     # where every scale would abstain there is nothing to choose: keep the start
     best = torch.where(radius.amax(dim=0) > 0, scales[radius.argmax(dim=0)], 1.0)
     return start * best.to(start)
@@ -72,37 +62,46 @@ def optimize_anisotropic(
     outside: float = 0.2,
     temperature: float = 1.0,
     window: int = 1,
+    enlarge: float = 1.2,
+    search_draws: int = 400,
+    tolerance: float = 0.04,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """One theta for each coordinate of each image x (B, ...): like x, by ascent on log theta.
+    """One theta for each coordinate of each image x (B, ...): like x, by ascent on log theta, then search of its scale.
 
-    Maximizes log proxy radius + kappa * log inscribed radius = mean(log theta) + (1 + kappa) * log gap(p) + const
-    over theta >= noise.theta, with p the mean probability of the class that leads at `noise`, clamped at the
-    largest bound that n draws at alpha can give: volume is bought, not confidence that cannot be certified. What a
-    semi-axis theta * gap exceeds 1 counts `outside` times (in [0, 1]; 1 is the paper's volume): pixels live in
-    [0, 1], and beyond it certifies nothing more.
-    Probabilities are those of logits / temperature: certification counts votes, so a network whose confidence is
-    far below its share of votes (stability training) needs a temperature below 1. Gradients are averaged over
-    window x window pixels (odd; neighbours share information). Adam, the step decays linearly.
+    The class is the one that leads at `noise`. The ascent maximizes
+    log proxy radius + kappa * log inscribed radius = mean(log theta) + (1 + kappa) * log gap(p) + const
+    over theta >= enlarge * noise.theta, with p its mean probability, clamped at the largest bound that n draws at
+    alpha can give: volume is bought, not confidence that cannot be certified. What a semi-axis theta * gap exceeds 1
+    counts `outside` times (in [0, 1]; 1 is the paper's volume): pixels live in [0, 1], and beyond it certifies
+    nothing more. Probabilities are those of logits / temperature: certification counts votes, so a network whose
+    confidence is far below its share of votes (stability training) needs a temperature below 1. Gradients are averaged
+    over window x window pixels (odd; neighbours share information). Adam, the step decays linearly.
+
+    Then theta is scaled as a whole, by votes (`search_draws`, see `search.radii_by_scale`): among 0.8 to 2, by the
+    smallest scale whose box proxy radius, the geometric mean of min(semi-axis, 1), is within `tolerance` of the
+    largest. A larger region would hold hardly more images, but overlap the regions of others.
     """
     _check_schedule(iterations, draws, step)
-    if not 0 <= kappa < math.inf or not 0 < temperature < math.inf:
-        raise ValueError(f"kappa must be >= 0 and temperature > 0, found {kappa} and {temperature}")
-    if not 0 <= outside <= 1:
-        raise ValueError(f"outside must lie in [0, 1], found {outside}")
+    if not 0 <= kappa < math.inf or not 0 < temperature < math.inf or not 0 < enlarge < math.inf:
+        raise ValueError(f"kappa must be >= 0, temperature and enlarge > 0, found {kappa}, {temperature} and {enlarge}")
+    if not 0 <= outside <= 1 or not 0 <= tolerance < 1:
+        raise ValueError(f"outside must lie in [0, 1] and tolerance in [0, 1), found {outside} and {tolerance}")
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window must be odd and >= 1, found {window}")
-    largest = float(clopper_pearson(n, n, alpha))
+    if search_draws < 1:
+        raise ValueError(f"search_draws must be >= 1, found {search_draws}")
+    largest, law = float(clopper_pearson(n, n, alpha)), type(noise)
+    search = {"draws": search_draws, "seed": seed}
 
     def ascend(classifier: Classifier, x: Tensor, theta: Tensor, indices: list[int]) -> Tensor:
+        anchor = leader(SmoothedClassifier(classifier, law(theta)), x, indices=indices, **search)
         probabilities = _sampler(classifier, x, noise, draws, seed, indices, temperature)
-        floor = theta.log().expand_as(x)
-        with torch.no_grad():
-            anchor = probabilities(theta).argmax(dim=1, keepdim=True)
+        floor = (enlarge * theta).log().expand_as(x)
         log_theta = floor.clone().requires_grad_()
         optimizer = torch.optim.Adam([log_theta], lr=step)
         for t in range(iterations):
-            p = probabilities(log_theta.exp()).gather(1, anchor)[:, 0]
+            p = probabilities(log_theta.exp()).gather(1, anchor.to(x.device))[:, 0]
             gap = noise.gap(p.clamp(1e-3, largest))
             scale = gap.detach().clamp(min=0.05)
             excess = (log_theta.flatten(1) + scale.log()[:, None]).clamp(min=0)  # of log semi-axes over log 1
@@ -115,7 +114,14 @@ def optimize_anisotropic(
             optimizer.step()
             with torch.no_grad():
                 torch.maximum(log_theta, floor, out=log_theta)
-        return torch.maximum(log_theta.detach().exp(), theta)  # exp(log(theta)) may round below theta
+        theta, scales = log_theta.detach().exp(), torch.logspace(-1 / 3, 1, 5, base=2, dtype=torch.float64)
+        smoothed = SmoothedClassifier(classifier, law(theta))
+        radius = radii_by_scale(smoothed, x, anchor, scales, n, alpha, indices=indices, **search).to(theta)
+        flat = theta.flatten(1)
+        box = torch.stack([(r[:, None] * flat).clamp(max=1).log().mean(dim=1) for r in radius]).exp()
+        enough = box >= (1 - tolerance) * box.amax(dim=0)
+        best = torch.where(box.amax(dim=0) > 0, scales.to(theta)[enough.int().argmax(dim=0)], 1.0)
+        return theta * best.reshape(-1, *[1] * (x.dim() - 1))
 
     return _in_groups(ascend, model, x, noise, draws, indices)
 
@@ -226,7 +232,7 @@ def _sampler(
     streams = [generator(seed, "ascent", index, x.device) for index in indices]
 
     def probabilities(theta: Tensor) -> Tensor:
-        z = torch.stack([noise.unit((draws, *x.shape[1:]), generator=s, dtype=x.dtype) for s in streams])
+        z = unit_draws(noise, (draws, *x.shape[1:]), streams, x.dtype)
         inputs = x[:, None] + theta[:, None] * z
         p = classifier.probabilities(inputs.flatten(0, 1))
         if temperature != 1:

@@ -16,7 +16,7 @@ SCHEMA = {
     "root": str,
     "seed": int,
     "images": int,
-    "evaluate": {"batch_size": int, "dtype": str, "memory_format": str},
+    "evaluate": {"batch_size": int, "dtype": str, "memory_format": str, "fold": bool},
     "toy": {"sigma": float, "epochs": int, "batch_size": int, "lr": float, "points": list, "crowd": int, "n": int},
     "train": {"epochs": int, "batch_size": int, "lr": float},
     "optimize": {
@@ -27,6 +27,8 @@ SCHEMA = {
         "kappa": float,
         "outside": float,
         "window": int,
+        "enlarge": float,
+        "tolerance": float,
     },
     "certify": {"methods": list, "n0": int, "n": int, "alpha": float, "exact": bool, "shares": dict},
     "memory": {"methods": list},

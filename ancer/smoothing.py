@@ -1,7 +1,11 @@
 """The smoothed classifier: votes and mean probabilities of a base classifier under noise."""
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,6 +17,7 @@ from ancer.noise import Noise, check_on_lattice
 # Noise is drawn in blocks of this many draws, each block of one image whole: a generator's stream depends on
 # the size of the request, so a fixed size is what makes a draw independent of the batch size.
 BLOCK = 100
+ALONE = 2**15  # numbers of one draw below which another thread costs more than it saves
 PURPOSES = {"train": 0, "select": 1, "certify": 2, "predict": 3, "search": 4, "ascent": 5}
 
 
@@ -101,24 +106,59 @@ class Stream:
         return total.cpu().clone()  # an ordinary tensor, usable in place and in autograd
 
     def _batches(self, draws: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (owner of each row, noisy copies): image after image, full batches, the last one padded."""
-        x, size = self.x, self.smoothed.classifier.batch_size
-        batch, owners, filled = x.new_zeros(size, *x.shape[1:]), torch.empty(size, dtype=torch.long), 0
-        for i, n in enumerate(draws):
-            for start in range(0, n, BLOCK):
-                rows = self.smoothed.noise.around(
-                    x[i], self.theta[i], BLOCK, generator=self.generators[i], lattice=self.smoothed.lattice
-                )[: n - start]
-                while len(rows):
-                    take = min(len(rows), size - filled)
-                    batch[filled : filled + take] = rows[:take]
-                    owners[filled : filled + take] = i
-                    filled, rows = filled + take, rows[take:]
-                    if filled == size:
-                        yield owners.to(x.device), batch
-                        filled = 0
+        """Yield (owner of each row, noisy copies) in full batches, the last one padded."""
+        x, classifier = self.x, self.smoothed.classifier
+        batch = classifier.as_input(x.new_zeros(classifier.batch_size, *x.shape[1:]))
+        owners, filled = torch.empty(len(batch), dtype=torch.long), 0
+        for i, rows in self._copies(draws):
+            while len(rows):
+                take = min(len(rows), len(batch) - filled)
+                batch[filled : filled + take] = rows[:take]
+                owners[filled : filled + take] = i
+                filled, rows = filled + take, rows[take:]
+                if filled == len(batch):
+                    yield owners.to(x.device), batch
+                    filled = 0
         if filled:
             yield owners[:filled].to(x.device), batch
+
+    def _copies(self, draws: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield (image, up to BLOCK noisy copies of it): a block of every image in turn, a batch of blocks at once."""
+        x, noise, lattice = self.x, self.smoothed.noise, self.smoothed.lattice
+        shape, dtype = (BLOCK, *x.shape[1:]), x.dtype if lattice is None else torch.float64
+        several = max(self.smoothed.classifier.batch_size // BLOCK, 1)
+        for start in range(0, max(draws), BLOCK):
+            drawing = [i for i, n in enumerate(draws) if n > start]
+            for first in range(0, len(drawing), several):
+                images = drawing[first : first + several]
+                z = unit_draws(noise, shape, [self.generators[i] for i in images], dtype)
+                copies = noise.around(x[images, None], self.theta[images, None], z, lattice)
+                for i, rows in zip(images, copies, strict=True):
+                    yield i, rows[: draws[i] - start]
+
+
+def unit_draws(
+    noise: Noise, shape: tuple[int, ...], generators: Sequence[torch.Generator], dtype: torch.dtype
+) -> Tensor:
+    """Draws of the unit law from each generator: (len(generators), *shape).
+
+    On a CPU large draws are shared among threads, as PyTorch draws with one; a stream does not depend on it.
+    """
+
+    def draw(some: Sequence[torch.Generator]) -> list[Tensor]:
+        return [noise.unit(shape, generator=stream, dtype=dtype) for stream in some]
+
+    alone = generators[0].device.type != "cpu" or math.prod(shape) < ALONE
+    threads = 1 if alone else torch.get_num_threads()
+    share = -(-len(generators) // threads)
+    shares = [generators[k : k + share] for k in range(0, len(generators), share)]
+    drawn = [draw(shares[0])] if len(shares) == 1 else _pool(threads).map(draw, shares)
+    return torch.stack(list(chain.from_iterable(drawn)))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 def image_indices(x: Tensor, indices: Sequence[int] | None) -> list[int]:

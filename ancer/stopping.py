@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.confidence import anytime_lower
+from ancer.confidence import anytime_upper
 from ancer.noise import Noise
 from ancer.smoothing import BLOCK, Stream
 
@@ -32,7 +32,7 @@ class Running:
 
     def upper(self, level: float) -> np.ndarray:
         """Upper bound on the class's probability; below it once in all draws with probability at most level."""
-        return 1 - anytime_lower(self.drawn - self.count, self.drawn, level)
+        return anytime_upper(self.count, self.drawn, level)
 
     def gap(self, p: np.ndarray) -> np.ndarray:
         return self.noise.gap(torch.from_numpy(np.asarray(p, dtype=np.float64))).numpy()

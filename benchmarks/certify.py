@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 import torchvision
 
-from ancer import datasets, models, networks, noise, store
+from ancer import datasets, models, networks, noise, smoothing, store
 from ancer.certification import certify
 from ancer.pipeline import load_parameters
 from ancer.stopping import Hopeless, Improvement, Target
@@ -72,11 +72,12 @@ def exact(repeats: int = 7) -> list[dict]:
                 for is_exact, times in spent.items():
                     with store.Stopwatch() as watch:
                         if f is None:
-                            step, stream = lattice if is_exact else None, torch.Generator().manual_seed(0)
+                            step, dtype = (lattice, torch.float64) if is_exact else (None, torch.float32)
+                            streams = [torch.Generator().manual_seed(i) for i in range(len(x))]
                             scale = theta.theta_for(x, step)
-                            for i in range(len(x)):
-                                for _ in range(0, n, 100):
-                                    theta.around(x[i], scale[i], 100, generator=stream, lattice=step)
+                            for _ in range(0, n, 100):
+                                z = smoothing.unit_draws(theta, (100, *x.shape[1:]), streams, dtype)
+                                theta.around(x[:, None], scale[:, None], z, step)
                         else:
                             certify(f, x, theta, n=n, alpha=0.001, seed=0, exact=is_exact, lattice=lattice)
                     times.append(watch.seconds)

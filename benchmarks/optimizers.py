@@ -42,15 +42,15 @@ def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
         seconds[name] = before + watch.seconds
 
     run("isotropic, paper", optimize_isotropic_paper, start)
-    run("isotropic, ours", optimize_isotropic, start)
+    run("isotropic, ours", optimize_isotropic, start, draws=p.optimize.search_draws)
     for origin in ("paper", "ours"):
         begin, before = law(theta[f"isotropic, {origin}"]), seconds[f"isotropic, {origin}"]
         run(f"anisotropic, paper, from {origin}", optimize_anisotropic_paper, begin, before)
         run(
             f"anisotropic, ours, from {origin}", optimize_anisotropic, begin, before,
             iterations=p.optimize.iterations, draws=p.optimize.draws, step=p.optimize.step, kappa=p.optimize.kappa,
-            outside=p.optimize.outside,
-            temperature=e.temperature, window=p.optimize.window,
+            outside=p.optimize.outside, temperature=e.temperature, window=p.optimize.window,
+            enlarge=p.optimize.enlarge, tolerance=p.optimize.tolerance, search_draws=p.optimize.search_draws,
         )  # fmt: skip
 
     lines = []

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logit, ndtri
 from scipy.stats import binom, binomtest
 
-from ancer.confidence import anytime_lower, clopper_pearson, crossing_probability, log_e_value
+from ancer.confidence import anytime_lower, anytime_upper, clopper_pearson, crossing_probability, log_e_value
 
 SIZES = [1, 2, 10, 100, 1000]
 
@@ -157,6 +157,21 @@ def test_anytime_bound_is_never_above_clopper_pearson(alpha):
     fixed = np.array([clopper_pearson(c, n, alpha) for c, n in GRID.T])
     assert (anytime_lower(*GRID, alpha) <= fixed).all()
     assert (anytime_lower(*GRID, alpha)[GRID[0] > 0] < fixed[GRID[0] > 0]).all()
+
+
+@pytest.mark.parametrize("p", [0.02, 0.5, 0.9])
+def test_upper_bound_is_below_p_at_any_of_300_draws_with_probability_at_most_alpha(p):
+    """Exactly: the least number of failures at which the bound is below p, against all paths of the count."""
+    needed = []
+    for t in range(1, 301):
+        below = anytime_upper(t - np.arange(t + 1), t, 0.05) < p
+        needed.append(below.argmax() if below.any() else t + 1)
+    assert 0 < crossing_probability(needed, 1 - p) <= 0.05
+
+
+def test_upper_bound_lies_above_the_mean_of_the_draws():
+    count, n = GRID
+    assert (anytime_upper(count, n, 0.05) >= count / n).all() and anytime_upper(0, 0, 0.05) == 1
 
 
 def test_anytime_bound_of_no_success_and_of_no_draws_is_0():

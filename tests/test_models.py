@@ -54,6 +54,45 @@ def test_numerics_are_those_asked_for(dtype, memory_format):
     torch.testing.assert_close(outputs, network().eval()(IMAGES).detach(), rtol=0, atol=tolerance)
 
 
+def trained(module):
+    """With statistics and weights of batch normalisation that are not those of a fresh module."""
+    stream = torch.Generator().manual_seed(0)
+    for tensor in module.state_dict().values():
+        if tensor.dim() == 1:
+            tensor.copy_(torch.rand(tensor.shape, generator=stream) + 0.5)
+    return module
+
+
+def test_folded_network_is_the_same_function_without_batch_normalisation():
+    module = trained(networks.ResNet20()).train()
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain, folded = Classifier(module), Classifier(module, fold=True)
+    torch.testing.assert_close(folded(x), plain(x), rtol=1e-4, atol=1e-4)
+    assert (plain(x) - plain(x.flip(0))).abs().max() > 0.01  # which says something of the comparison
+    kinds = {type(m) for m in folded.module.modules()}
+    assert nn.Conv2d in kinds and nn.BatchNorm2d not in kinds
+    assert not any(p.requires_grad for p in folded.module.parameters())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in module.modules()) and module.training
+    assert folded.evaluation != plain.evaluation  # another arithmetic
+
+
+@pytest.mark.parametrize("arch", ["digits_cnn", "mlp"])
+def test_folding_leaves_a_network_without_batch_normalisation(arch):
+    module = networks.build(arch, 3)
+    x = torch.rand(5, 2) if arch == "mlp" else torch.rand(5, 1, 8, 8)
+    assert torch.equal(Classifier(module, fold=True)(x), Classifier(module)(x))
+
+
+def test_a_network_that_cannot_be_traced_is_not_folded():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) if x.mean() > 0.5 else -x.flatten(1)
+
+    assert Classifier(Depends())(IMAGES).shape == (5, 16)
+    with pytest.raises(ValueError, match="fold=True needs a module that torch.fx can trace.*fold=False"):
+        Classifier(Depends(), fold=True)
+
+
 def test_channels_last_reaches_images_of_several_channels():
     seen = []
     module = Recorder(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), seen.append)

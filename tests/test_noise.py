@@ -111,7 +111,8 @@ def steps(law, theta, draws, *, seed=0):
     """(draws, *theta.shape) whole numbers; theta in lattice steps."""
     theta = torch.as_tensor(theta, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    return LAWS[law](1.0).steps(theta, (draws, *theta.shape), generator=generator)
+    z = LAWS[law](1.0).unit((draws, *theta.shape), generator=generator, dtype=torch.float64)
+    return LAWS[law](1.0).steps(theta, z)
 
 
 def law_of_steps(law, theta):
@@ -171,12 +172,11 @@ def test_float64_all_the_way_so_that_the_tail_of_the_normal_is_there():
         assert ((k / 2**25).frac() == 0).double().mean() < 0.01, law
 
 
-def test_uniform_steps_stay_in_their_range_for_the_smallest_and_largest_random_number(monkeypatch):
-    """The numbers next to 0 and 1, where a product that rounds up would leave the range."""
-    extremes = torch.tensor([0.0, 2.0**-53, 1 - 2.0**-52, 1 - 2.0**-53], dtype=torch.float64)
-    monkeypatch.setattr(noise.torch, "rand", lambda *shape, **kw: extremes.clone())
+def test_uniform_steps_stay_in_their_range_for_the_smallest_and_largest_random_number():
+    """The numbers next to -1 and 1, where a product that rounds up would leave the range."""
+    extremes = torch.tensor([-1.0, 2.0**-52 - 1, 1 - 2.0**-51, 1 - 2.0**-52], dtype=torch.float64)
     for m in [*range(300), 2**20 - 1, 2**20, 12_345_678]:
-        k = UniformNoise(1.0).steps(torch.tensor(m + 0.5, dtype=torch.float64), (4,), generator=torch.Generator())
+        k = UniformNoise(1.0).steps(torch.tensor(m + 0.5, dtype=torch.float64), extremes.clone())
         assert k.tolist() == [-m, -m, m, m]
 
 

@@ -20,7 +20,7 @@ STAGES = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read
 FLOORS = [
     {"files", "networks", "noise", "geometry", "regions", "datasets", "models", "confidence", "storage"},
     {"smoothing", "training"},
-    {"optimization", "stopping", "certification", "best"},
+    {"search", "optimization", "stopping", "certification", "best"},
     {"memory", "store", "results"},
     {"plots", "pipeline", "engine"},
 ]
@@ -30,6 +30,7 @@ BENEATH = {  # pairs on one floor, the second beneath the first
     ("regions", "geometry"),
     ("storage", "geometry"),
     ("training", "smoothing"),
+    ("optimization", "search"),
     ("certification", "stopping"),
     ("best", "stopping"),
     ("best", "certification"),

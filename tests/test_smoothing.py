@@ -1,4 +1,5 @@
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from ancer.models import Classifier
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
-from ancer.smoothing import BLOCK, PURPOSES, SmoothedClassifier, Stream, generator
+from ancer.smoothing import ALONE, BLOCK, PURPOSES, SmoothedClassifier, Stream, generator, unit_draws
 
 IMAGES = torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0)) / 16
 THETA = 0.125 + IMAGES / 2  # one scale for each pixel
@@ -27,7 +28,9 @@ def noisy_inputs(noise, x, n, *, batch_size=50, **arguments):
     """The rows that the model is shown, padding left out: (B, n, *image)."""
     seen = []
     sample("counts", noise, x, n, module=Recorder(torch.nn.Flatten(), seen.append), batch_size=batch_size, **arguments)
-    return torch.cat(seen)[: len(x) * n].unflatten(0, (len(x), n)).clone()
+    sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK) for _ in x]  # a block of each image in turn
+    blocks = torch.cat(seen)[: len(x) * n].split(sizes)
+    return torch.stack([torch.cat(blocks[i :: len(x)]) for i in range(len(x))])
 
 
 # --- what is computed
@@ -351,3 +354,52 @@ def test_a_model_that_is_no_module_is_refused():
 def test_a_seed_that_is_not_whole_is_refused():
     with pytest.raises(TypeError):
         generator(0.5, "certify", 0, torch.device("cpu"))
+
+
+# --- threads
+
+
+@pytest.fixture(params=[1, 2, 3, 8])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("shape", [(50, 3), (100, ALONE // 100 + 1)])
+def test_a_stream_does_not_depend_on_the_threads_that_draw(threads, law, dtype, shape):
+    """Twice in a row, so that streams must also be left where one thread leaves them."""
+    noise, device = LAWS[law](1.0), torch.device("cpu")
+    streams = [[generator(0, "certify", i, device) for i in range(7)] for _ in range(2)]
+    for _ in range(2):
+        one_by_one = [noise.unit(shape, generator=stream, dtype=dtype) for stream in streams[0]]
+        assert torch.equal(unit_draws(noise, shape, streams[1], dtype), torch.stack(one_by_one))
+
+
+def test_what_fails_in_a_thread_is_raised(threads):
+    class Broken(GaussianNoise):
+        def unit(self, shape, *, generator, dtype):
+            raise RuntimeError("no noise today")
+
+    with pytest.raises(RuntimeError, match="no noise today"):
+        sample("counts", Broken(0.5), IMAGES, 100, batch_size=400)
+
+
+def test_work_is_shared_among_threads(threads):
+    """Four large draws on 1, 2, 2 and 4 threads, which all run at the same time: a barrier proves it."""
+    wanted, met = {1: 1, 2: 2, 3: 2, 8: 4}[threads], set()
+    barrier = threading.Barrier(wanted, timeout=20)
+
+    class Meeting(GaussianNoise):
+        def unit(self, shape, *, generator, dtype):
+            if threading.get_ident() not in met:
+                met.add(threading.get_ident())
+                barrier.wait()
+            return super().unit(shape, generator=generator, dtype=dtype)
+
+    streams = [generator(0, "certify", i, torch.device("cpu")) for i in range(4)]
+    assert unit_draws(Meeting(1.0), (ALONE,), streams, torch.float32).shape == (4, ALONE)
+    assert len(met) == wanted

@@ -1,0 +1,319 @@
+"""Speed at radii that are not lower: this project against the published code and ART, side by side in one run.
+
+    make speed                                                  # both, with the pipeline's process settings
+    python benchmarks/speed.py digits  [images] [published]     # run `dvc repro` first
+    python benchmarks/speed.py cifar10 [images] [published]     # trains a ResNet-20 first, 10 minutes on two cores
+
+The published isotropic optimizer takes seconds (digits) to minutes (CIFAR-10) an image: it runs on the first
+`published` images, and every comparison with it is on those. Sections:
+
+a, d. seconds an image to optimize and to certify, and the radii;  b. votes per second against the bare forward pass;
+c. against ART;  e. growth with images and draws, peak memory.
+
+The published code and ART get the network as their authors run it, float32 and contiguous; the published code gets
+probabilities, and batches of 1,000 to certify. "default process" is the published code without our process settings
+(memory, threads; `engine.PROCESS`), on a quarter of those images. Ours runs as a user of this machine would choose
+(see CASES).
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import peers
+import torch
+from torch import nn
+
+from ancer import datasets, models, networks, noise, store, training
+from ancer.certification import ABSTAIN, certify
+from ancer.engine import PROCESS
+from ancer.optimization import optimize_anisotropic, optimize_isotropic
+from ancer.smoothing import SmoothedClassifier
+
+ROOT = Path(__file__).parents[1]
+ALPHA, SEED, SIGMA, LAW = 0.001, 0, 0.25, noise.GaussianNoise
+CASES = {
+    "digits": {"n": 10_000, "lattice": 1 / 16, "evaluate": {}, "search": {}, "ascent": {}},
+    "cifar10": {
+        "n": 4_000,
+        "lattice": 1 / 255,
+        "evaluate": {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 200, "fold": True},
+        "search": {"draws": 200},
+        "ascent": {"iterations": 50, "step": 0.5, "window": 3, "search_draws": 200},
+    },
+}
+
+
+class Probabilities(nn.Module):
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x).softmax(dim=1)
+
+
+def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """The trained network, `images` test images and their labels."""
+    if case == "digits":
+        data = datasets.digits()
+        chosen = data.first_test(images)
+        return (
+            models.load(ROOT / "data/checkpoints/digits-l2-0.25.safetensors"),
+            data.images[chosen],
+            data.labels[chosen],
+        )
+    folder, checkpoint = ROOT / ".build/cifar10", ROOT / ".build/resnet20.safetensors"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        archive = ROOT / "../shared/cifar10/cifar10-jpeg.tar.xz"
+        subprocess.run(["tar", "xJf", archive, "-C", folder, "--strip-components=1"], check=True)
+    data = datasets.image_folder(folder)
+    if not checkpoint.exists():
+        torch.manual_seed(SEED)
+        network = networks.build("resnet20", 10).to(memory_format=torch.channels_last)
+        schedule = {"epochs": 6, "batch_size": 128, "lr": 0.003}
+        training.train(
+            network, data.images[data.train], data.labels[data.train], LAW(SIGMA), seed=SEED, **schedule,
+            progress=lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.3f}", flush=True),
+        )  # fmt: skip
+        models.save(checkpoint, network, arch="resnet20", classes=10, provenance={"sigma": SIGMA, **schedule})
+    chosen = data.test[:: len(data.test) // images][:images]
+    return models.load(checkpoint), data.images[chosen], data.labels[chosen]
+
+
+def line(name: str, certificates: list[tuple], labels, optimize: float, spent: float) -> dict:
+    """Means over images of correct * radius, and seconds an image; a certificate: class, radius, proxy, box."""
+    prediction, radius, proxy, box = map(np.array, zip(*certificates, strict=True))
+    correct = prediction == labels[: len(prediction)].numpy()
+    return {
+        "theta": name,
+        "images": len(correct),
+        "accuracy": correct.mean(),
+        "ACR": (correct * radius).mean(),
+        "AC-proxy-R": (correct * proxy).mean(),
+        "AC-box-R": (correct * box).mean(),
+        "optimize [s]": optimize / len(correct),
+        "certify [s]": spent / len(correct),
+        "total [s]": (optimize + spent) / len(correct),
+    }
+
+
+def ours(name: str, f, x, labels, theta, n: int, optimize: float = 0.0) -> dict:
+    """A line certified by this project."""
+    with store.Stopwatch() as watch:
+        found = certify(f, x, LAW(theta), n=n, alpha=ALPHA, seed=SEED)
+    certificates = [(c.prediction, c.radius, c.proxy_radius, c.box_proxy_radius) for c in found]
+    return line(name, certificates, labels, optimize, watch.seconds)
+
+
+def theirs(name: str, dds, network, x, labels, theta, n: int, optimize: float) -> dict:
+    """A line certified by the published code, image after image."""
+    certificates = []
+    smooth = dds.smooth.Smooth(network, 10, None, dds.certificate.L2Certificate(1, device="cpu"))
+    with store.Stopwatch() as watch:
+        for image, t in zip(x, theta, strict=True):
+            smooth.sigma = t
+            prediction, gap = smooth.certify(image, 100, n, ALPHA, 1000, device="cpu")
+            axes = t.double().expand_as(image) * gap if prediction != ABSTAIN else torch.zeros(1).double()
+            geometric = [a.log().mean().exp().item() for a in (axes, axes.clamp(max=1))]
+            certificates.append((prediction, axes.min().item(), *geometric))
+    return line(name, certificates, labels, optimize, watch.seconds)
+
+
+def published_code(network, f, x, labels, case: dict, first: int) -> list[dict]:
+    """a and d: the published optimizers and certification against ours, and fixed sigmas, on the first images."""
+    n, few, few_labels = case["n"], x[:first], labels[:first]
+    lines, search = published_isotropic(network, few, few_labels, n)
+    lines += published_ancer(network, few, few_labels, n, *search)
+    for images in sorted({first, len(x)}):
+        part, part_labels, common = x[:images], labels[:images], {"seed": SEED, "n": n, "alpha": ALPHA}
+        fixed = [ours(f"fixed {s:.3g}", f, part, part_labels, float(s), n) for s in np.geomspace(0.125, 0.5, 5)]
+        lines.append(next(entry for entry in fixed if entry["theta"] == f"fixed {SIGMA:.3g}"))
+        lines.append(max(fixed, key=lambda entry: entry["ACR"]) | {"theta": "fixed, best of five sigmas"})
+        with store.Stopwatch() as watch:
+            isotropic = optimize_isotropic(f, part, LAW(SIGMA), **case["search"], **common)
+        search = isotropic, watch.seconds
+        lines.append(ours("isotropic, ours", f, part, part_labels, isotropic, n, search[1]))
+        with store.Stopwatch() as watch:
+            theta = optimize_anisotropic(f, part, LAW(isotropic), **case["ascent"], **common)
+        lines.append(ours("anisotropic, ours", f, part, part_labels, theta, n, search[1] + watch.seconds))
+        if images == first:
+            lines += published_ancer(network, few, few_labels, n, *search, name=", from our isotropic")
+    return lines
+
+
+def published_isotropic(network, x, labels, n: int) -> tuple[list[dict], tuple]:
+    """A line, and its sigma and seconds."""
+    _, dds, _ = peers.load()
+    with store.Stopwatch() as watch:
+        certificate, start = dds.certificate.L2Certificate(1, device="cpu"), torch.full((len(x),), SIGMA)
+        sigma = dds.optimize_isotropic_dds(network, x, certificate, 0.04, start, 900, 100, device="cpu").detach()
+    name = "isotropic, published"
+    return [theirs(name, dds, network, x, labels, _like(x, sigma), n, watch.seconds)], (sigma, watch.seconds)
+
+
+def published_ancer(network, x, labels, n: int, isotropic, before: float, name: str = "") -> list[dict]:
+    """A line; before: seconds that the isotropic start took."""
+    published, dds, _ = peers.load()
+    with store.Stopwatch() as watch:
+        certificate, like = dds.certificate.L2Certificate(1, device="cpu"), _like(x, isotropic)
+        theta = published.optimize_ancer(network, x, certificate, 0.04, like, 100, 100, 2.0, device="cpu").detach()
+    return [theirs(f"anisotropic, published{name}", dds, network, x, labels, theta, n, before + watch.seconds)]
+
+
+def as_published(name: str, images: int, first: int) -> list[dict]:
+    """The published lines in a process of their own that has none of our settings, as its users run it."""
+    environment = {key: value for key, value in os.environ.items() if key not in PROCESS}
+    command = [sys.executable, __file__, "published", name, str(images), str(first)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    lines = json.loads(printed.splitlines()[-1])
+    return [line | {"theta": line["theta"] + ", default process"} for line in lines]
+
+
+def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    return (torch.ones_like(x) * sigma.reshape(-1, *[1] * (x.dim() - 1))).contiguous()
+
+
+def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
+    """b: votes per second over rows per second of the bare forward pass, at the layout and batch that suit it best.
+
+    Alternating; medians, least and largest ratio."""
+    lines, n = [], case["n"]
+
+    def bare(f) -> float:
+        z = f.as_input(torch.rand(f.batch_size, *x.shape[1:]))
+        with store.Stopwatch() as watch, torch.inference_mode():
+            for _ in range(8 * n // f.batch_size):
+                f.module(z)
+        return 8 * n // f.batch_size * f.batch_size / watch.seconds
+
+    for dtype in ("float32", "bfloat16"):
+        choices = [
+            models.Classifier(network, dtype=dtype, memory_format=layout, batch_size=size, fold=True)
+            for layout in ("contiguous_format", "channels_last")
+            for size in (100, 200, 500, 1000, 2000)
+        ]
+        f = max(choices, key=lambda f: min(bare(f), bare(f)))
+        for sampler, lattice in (("plain", None), ("exact", case["lattice"])):
+            smoothed, pairs = SmoothedClassifier(f, LAW(SIGMA), lattice=lattice), []
+            for _ in range(repeats + 1):
+                with store.Stopwatch() as watch:
+                    smoothed.counts(x[:8], n, seed=SEED, purpose="certify")
+                pairs.append((bare(f), 8 * n / watch.seconds))
+            forward, votes = np.array(pairs[1:]).T
+            lines.append(
+                {
+                    "dtype": dtype,
+                    "layout": f.evaluation.memory_format,
+                    "batch": f.batch_size,
+                    "sampler": sampler,
+                    "bare forward [1/s]": np.median(forward),
+                    "votes [1/s]": np.median(votes),
+                    "ratio": np.median(votes / forward),
+                    "least": (votes / forward).min(),
+                    "largest": (votes / forward).max(),
+                }
+            )
+    return lines
+
+
+def against_art(network, x, labels, case: dict, repeats: int = 3) -> list[dict]:
+    """c: the same fixed sigma and N; and the fewest draws with which our isotropic theta has ART's mean radius."""
+    _, _, Art = peers.load()
+    n, shape = case["n"], tuple(x.shape[1:])
+    options = {"sample_size": 100, "scale": SIGMA, "alpha": ALPHA, "device_type": "cpu"}
+    art = Art(network, nn.CrossEntropyLoss(), shape, 10, **options)
+    spent, lines = [], []
+    for _ in range(repeats):
+        with store.Stopwatch() as watch:
+            prediction, radius = art.certify(x.numpy(), n, batch_size=1000)
+        spent.append(watch.seconds)
+    base = {"accuracy": np.mean(prediction == labels.numpy()), "mean radius": np.mean(radius)}
+    lines.append({"who": "ART, float32", "n": n, **base, "s per image": np.median(spent) / len(x), "ART / this": 1.0})
+
+    def compare(name: str, f, draws: int, search: bool) -> float:
+        seconds = []
+        for _ in range(repeats):
+            with store.Stopwatch() as watch:
+                theta = SIGMA
+                if search:
+                    theta = optimize_isotropic(f, x, LAW(SIGMA), n=draws, seed=SEED, draws=100)
+                found = certify(f, x, LAW(theta), n=draws, alpha=ALPHA, seed=SEED)
+            seconds.append(watch.seconds)
+        mean = np.mean([c.radius for c in found])
+        accuracy = np.mean([c.prediction == y for c, y in zip(found, labels.tolist(), strict=True)])
+        ratio = np.median(spent) / np.median(seconds)
+        columns = {"accuracy": accuracy, "mean radius": mean, "s per image": np.median(seconds) / len(x)}
+        lines.append({"who": name, "n": draws, **columns, "ART / this": ratio})
+        return mean
+
+    fast = models.Classifier(network, **case["evaluate"])
+    compare("ours, float32 as ART", models.Classifier(network, batch_size=fast.batch_size), n, search=False)
+    compare("ours", fast, n, search=False)
+    for draws in (n // 20, n // 10, n // 5, n // 2, n):
+        if compare("ours, isotropic search", fast, draws, search=True) >= base["mean radius"]:
+            break
+    return lines
+
+
+def growth(name: str, f, x, n: int) -> dict:
+    """e: seconds against images and draws (exponents of a log-log fit), and peak memory of two numbers of draws."""
+    spent = {}
+    for images, draws in [(4, n), (8, n), (16, n), (8, n // 4), (8, n // 2), (8, 2 * n)]:
+        times = []
+        for _ in range(3):
+            with store.Stopwatch() as watch:
+                certify(f, x[:images], LAW(SIGMA), n=draws, alpha=ALPHA, seed=SEED)
+            times.append(watch.seconds)
+        spent[images, draws] = min(times)
+    by_images = np.polyfit(np.log([4, 8, 16]), np.log([spent[k, n] for k in (4, 8, 16)]), 1)[0]
+    numbers = [n // 4, n // 2, n, 2 * n]
+    by_draws = np.polyfit(np.log(numbers), np.log([spent[8, d] for d in numbers]), 1)[0]
+    peak = {}
+    for draws in (n, 10 * n):
+        command = [sys.executable, __file__, "peak", name, str(draws)]
+        peak[draws] = (
+            int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) // 1024
+        )
+    return {"exponent of images": by_images, "exponent of draws": by_draws, "peak memory [MiB] by draws": peak}
+
+
+def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
+    case = CASES[name]
+    network, x, labels = problem(name, images)
+    f = models.Classifier(network, **case["evaluate"])
+    float32 = models.Classifier(network).module  # frozen and in eval mode, for the others
+    optimize_anisotropic(f, x[:1], LAW(SIGMA), seed=SEED, iterations=1)  # what PyTorch loads once is nobody's time
+    record = {"case": name, **models.machine(f.device), **case}
+    record["b"] = throughput(network, x, case)
+    record["c"] = against_art(float32, x[:published], labels[:published], case)
+    record["e"] = growth(name, f, x, case["n"])
+    record["a, d"] = published_code(Probabilities(float32), f, x, labels, case, published)
+    record["a, d"] += as_published(name, images, max(published // 4, 1))
+    for part in ("a, d", "b", "c"):
+        print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
+    print(record["e"])
+    path = ROOT / f"benchmarks/results/speed-{name}.json"
+    path.write_text(json.dumps(record, indent=2, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    arguments = [int(a) if a.isdigit() else a for a in sys.argv[1:]]
+    if arguments[:1] == ["peak"]:
+        network, x, _ = problem(arguments[1], 4)
+        f = models.Classifier(network, **CASES[arguments[1]]["evaluate"])
+        certify(f, x, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    elif arguments[:1] == ["published"]:
+        (network, x, labels), first = problem(*arguments[1:3]), arguments[3]
+        few = Probabilities(models.Classifier(network).module), x[:first], labels[:first], CASES[arguments[1]]["n"]
+        lines, search = published_isotropic(*few)
+        print(json.dumps(lines + published_ancer(*few, *search), default=float))
+    else:
+        main(*arguments)
