@@ -176,7 +176,7 @@ def as_published(name: str, images: int, first: int) -> list[dict]:
     command = [sys.executable, __file__, "published", name, str(images), str(first)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     lines = json.loads(printed.splitlines()[-1])
-    return [line | {"theta": line["theta"] + ", default process"} for line in lines]
+    return [entry | {"theta": entry["theta"] + ", default process"} for entry in lines]
 
 
 def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
