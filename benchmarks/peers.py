@@ -3,6 +3,7 @@
 ancer-python's import package is also called `ancer`, so it must not be installed beside this one.
 """
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -15,6 +16,7 @@ PACKAGES = ["ancer-python==1.0.0", "ddsmoothing-python==1.0.0", "adversarial-rob
 NEEDED = ["statsmodels", "patsy", "tqdm"]  # what they import beyond our own dependencies
 
 
+@functools.cache
 def load():
     """The published ancer and ddsmoothing packages and ART's PyTorchRandomizedSmoothing; installs them if needed."""
     if not FOLDER.exists():

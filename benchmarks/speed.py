@@ -30,10 +30,11 @@ import peers
 import torch
 from torch import nn
 
-from ancer import datasets, models, networks, noise, store, training
+from ancer import datasets, models, networks, noise, results, store, training
 from ancer.certification import ABSTAIN, certify
 from ancer.engine import PROCESS
 from ancer.optimization import optimize_anisotropic, optimize_isotropic
+from ancer.regions import Region
 from ancer.smoothing import SmoothedClassifier
 
 ROOT = Path(__file__).parents[1]
@@ -66,11 +67,8 @@ def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tens
     if case == "digits":
         data = datasets.digits()
         chosen = data.first_test(images)
-        return (
-            models.load(ROOT / "data/checkpoints/digits-l2-0.25.safetensors"),
-            data.images[chosen],
-            data.labels[chosen],
-        )
+        network = models.load(ROOT / "data/checkpoints/digits-l2-0.25.safetensors")
+        return network, data.images[chosen], data.labels[chosen]
     folder, checkpoint = ROOT / ".build/cifar10", ROOT / ".build/resnet20.safetensors"
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -90,20 +88,19 @@ def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tens
     return models.load(checkpoint), data.images[chosen], data.labels[chosen]
 
 
-def line(name: str, certificates: list[tuple], labels, optimize: float, spent: float) -> dict:
-    """Means over images of correct * radius, and seconds an image; a certificate: class, radius, proxy, box."""
-    prediction, radius, proxy, box = map(np.array, zip(*certificates, strict=True))
-    correct = prediction == labels[: len(prediction)].numpy()
+def line(name: str, found: list[tuple[int, Region | None]], labels, optimize: float, spent: float) -> dict:
+    """The means of the tables and seconds an image; found: class and certified region of each image."""
+    prediction, regions = zip(*found, strict=True)
+    radii = {by: [getattr(region, by) if region else 0.0 for region in regions] for by in results.MEANS.values()}
+    rows = pd.DataFrame({"correct": np.array(prediction) == labels[: len(found)].numpy(), **radii})
     return {
         "theta": name,
-        "images": len(correct),
-        "accuracy": correct.mean(),
-        "ACR": (correct * radius).mean(),
-        "AC-proxy-R": (correct * proxy).mean(),
-        "AC-box-R": (correct * box).mean(),
-        "optimize [s]": optimize / len(correct),
-        "certify [s]": spent / len(correct),
-        "total [s]": (optimize + spent) / len(correct),
+        "images": len(rows),
+        "accuracy": rows["correct"].mean(),
+        **{mean: results.average_certified_radius(rows, by=by) for mean, by in results.MEANS.items()},
+        "optimize [s]": optimize / len(rows),
+        "certify [s]": spent / len(rows),
+        "total [s]": (optimize + spent) / len(rows),
     }
 
 
@@ -111,22 +108,22 @@ def ours(name: str, f, x, labels, theta, n: int, optimize: float = 0.0) -> dict:
     """A line certified by this project."""
     with store.Stopwatch() as watch:
         found = certify(f, x, LAW(theta), n=n, alpha=ALPHA, seed=SEED)
-    certificates = [(c.prediction, c.radius, c.proxy_radius, c.box_proxy_radius) for c in found]
-    return line(name, certificates, labels, optimize, watch.seconds)
+    return line(name, [(c.prediction, c.region) for c in found], labels, optimize, watch.seconds)
 
 
 def theirs(name: str, dds, network, x, labels, theta, n: int, optimize: float) -> dict:
     """A line certified by the published code, image after image."""
-    certificates = []
+    found = []
     smooth = dds.smooth.Smooth(network, 10, None, dds.certificate.L2Certificate(1, device="cpu"))
     with store.Stopwatch() as watch:
         for image, t in zip(x, theta, strict=True):
             smooth.sigma = t
-            prediction, gap = smooth.certify(image, 100, n, ALPHA, 1000, device="cpu")
-            axes = t.double().expand_as(image) * gap if prediction != ABSTAIN else torch.zeros(1).double()
-            geometric = [a.log().mean().exp().item() for a in (axes, axes.clamp(max=1))]
-            certificates.append((prediction, axes.min().item(), *geometric))
-    return line(name, certificates, labels, optimize, watch.seconds)
+            found.append(smooth.certify(image, 100, n, ALPHA, 1000, device="cpu"))
+    found = [
+        (prediction, None if prediction == ABSTAIN else Region(image.double(), t.double() * gap, LAW.norm))
+        for image, t, (prediction, gap) in zip(x, theta, found, strict=True)
+    ]
+    return line(name, found, labels, optimize, watch.seconds)
 
 
 def published_code(network, f, x, labels, case: dict, first: int) -> list[dict]:
@@ -180,7 +177,7 @@ def as_published(name: str, images: int, first: int) -> list[dict]:
 
 
 def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return (torch.ones_like(x) * sigma.reshape(-1, *[1] * (x.dim() - 1))).contiguous()
+    return sigma.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x).contiguous()
 
 
 def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
@@ -281,9 +278,8 @@ def growth(name: str, f, x, n: int) -> dict:
     peak = {}
     for draws in (n, 10 * n):
         command = [sys.executable, __file__, "peak", name, str(draws)]
-        peak[draws] = (
-            int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) // 1024
-        )
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peak[draws] = int(printed.split()[-1]) // 1024
     return {"exponent of images": by_images, "exponent of draws": by_draws, "peak memory [MiB] by draws": peak}
 
 
