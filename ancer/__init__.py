@@ -8,7 +8,9 @@ _ROOMS = {
     "datasets": ["Dataset"],
     "networks": [],
     "models": ["Classifier"],
+    "checkpoints": [],
     "smoothing": ["SmoothedClassifier"],
+    "schemes": [],
     "training": ["train"],
     "optimization": [
         "optimize_anisotropic",

@@ -139,7 +139,9 @@ def certify_best(
         gap = law.gap(torch.from_numpy(np.maximum(lower[of_turn], 0.5)))
         axes[of_turn] = scale.double().cpu() * gap.reshape(-1, *[1] * (x.dim() - 1))
     # 3. report
-    last_superset = _last_superset(axes, np.where(lower > 0.5, classes, ABSTAIN))
+    certified, last_superset = np.where(lower > 0.5, classes, ABSTAIN), np.zeros(len(x), dtype=np.int64)
+    if report == "superset":
+        last_superset = _last_superset(axes, certified)
     all_certificates = [
         certificates(smoothed[name], x, classes[k], count[k], drawn[k], lower[k], alpha * shares[name], indices)
         for k, name in enumerate(names)

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,6 +34,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     part = path.with_suffix(".part")
     with writing(path):
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata=metadata)
+        os.replace(part, path)
+
+
+def write_state(path: Path, state: dict) -> None:
+    """Write tensors and numbers in nested dictionaries in one piece; `torch.load(path, weights_only=True)` reads it."""
+    part = path.with_suffix(".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        torch.save(state, buffer)  # to a file it would turn the disk's error into one of its own
+        part.write_bytes(buffer.getbuffer())
         os.replace(part, path)
 
 

@@ -63,8 +63,8 @@ class Classifier:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, found {batch_size}")
         self.outputs, self.batch_size = outputs, batch_size
-        self.dtype = _one_of(dtype, "dtype", torch.float32, torch.bfloat16)
-        self.memory_format = _one_of(memory_format, "memory_format", torch.contiguous_format, torch.channels_last)
+        self.dtype = one_of(dtype, "dtype", torch.float32, torch.bfloat16)
+        self.memory_format = one_of(memory_format, "memory_format", torch.contiguous_format, torch.channels_last)
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         if fold:
             self.module = _folded(self.module)
@@ -167,7 +167,7 @@ def _folded(module: nn.Module) -> nn.Module:
         raise ValueError(f"fold=True needs a module that torch.fx can trace ({reason}): use fold=False") from error
 
 
-def _one_of(value, name: str, *choices):
+def one_of(value, name: str, *choices):
     """`value` among torch's objects `choices`, given itself or by name."""
     for choice in choices:
         if value == choice or f"torch.{value}" == str(choice):
@@ -207,11 +207,11 @@ def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, proven
     write_tensors(path, module.state_dict(), metadata)
 
 
-def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
+def load(path: str | Path, *, sha256: str | None = None, classes: int | None = None) -> nn.Module:
     """The network of a checkpoint written by `save`, in eval mode on the CPU.
 
     Its `provenance` attribute is the dictionary that was saved. Raises FileNotFoundError or ValueError, naming
-    the file, when it is missing, altered (sha256 given), truncated or foreign.
+    the file, when it is missing, altered (sha256 given), of other than `classes` classes, truncated or foreign.
     """
     path = Path(path)
     if not path.is_file():
@@ -221,12 +221,15 @@ def load(path: str | Path, *, sha256: str | None = None) -> nn.Module:
     try:
         state, metadata = read_tensors(path)
         header = json.loads(metadata["ancer"])
+        found = header["classes"]
         module = build(header["arch"], header["classes"])
         module.load_state_dict(state)
         module.provenance = header["provenance"]
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a checkpoint of ancer ({reason}): train it again") from None
+    if classes not in (None, found):
+        raise ValueError(f"the network of {path} has {found} classes, the data set {classes}: train it on these data")
     return module.eval()
 
 

@@ -1,10 +1,14 @@
 """Networks with the normalisation of their images inside."""
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # mean and standard deviation of the pixels
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class DigitsCNN(nn.Module):
@@ -76,6 +80,116 @@ class ResNet20(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Normalized(nn.Module):
+    """A network for normalised images that takes (B, 3, H, W) images in [0, 1]: (x - mean) / std goes to `net`.
+
+    mean, std: one number a channel, kept as buffers (1, 3, 1, 1) beside the weights.
+    """
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x - self.mean) / self.std)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut of 1x1 convolutions (He et al. 2016, option B)."""
+
+    def __init__(self, before: int, after: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.downsample = nn.Sequential()  # nothing, where the shapes agree
+        if before != after:
+            self.downsample.extend([nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)])
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.downsample(x))
+
+
+class WideBlock(nn.Module):
+    """Two 3x3 convolutions, each after normalisation and ReLU (Zagoruyko and Komodakis, BMVC 2016); no dropout."""
+
+    def __init__(self, before: int, after: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(before)
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(before, after, 1, stride, bias=False) if before != after else None
+
+    def forward(self, x):
+        y = F.relu(self.bn1(x))
+        if self.shortcut is not None:
+            x = self.shortcut(y)
+        return x + self.conv2(F.relu(self.bn2(self.conv1(y))))
+
+
+def _stages(block: type[nn.Module], name: str, blocks: int, widths: list[int]) -> dict[str, nn.Module]:
+    """Stages name1, name2, ... of so many blocks each, from width to width; all but the first halve the image."""
+    stages = {}
+    for i, (before, after) in enumerate(pairwise(widths), 1):
+        first = block(before, after, 1 if i == 1 else 2)
+        stages[f"{name}{i}"] = nn.Sequential(first, *[block(after, after, 1) for _ in range(blocks - 1)])
+    return stages
+
+
+def _resnet(stem: dict[str, nn.Module], blocks: int, widths: list[int], classes: int) -> Normalized:
+    end = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(widths[-1], classes)}
+    return Normalized(nn.Sequential(OrderedDict(stem | _stages(BasicBlock, "layer", blocks, widths) | end)), *CIFAR10)
+
+
+def _stem(width: int) -> dict[str, nn.Module]:
+    return {"conv1": nn.Conv2d(3, width, 3, padding=1, bias=False), "bn1": nn.BatchNorm2d(width), "relu": nn.ReLU()}
+
+
+def resnet18(classes: int = 10) -> Normalized:
+    """ResNet-18 with a 3x3 stem for (B, 3, 32, 32) images (kuangliu/pytorch-cifar); returns logits (B, classes)."""
+    return _resnet(_stem(64), 2, [64, 64, 128, 256, 512], classes)
+
+
+def resnet18_ancer(classes: int = 10) -> Normalized:
+    """ANCER's ResNet-18 for (B, 3, 32, 32) images: ImageNet's stem without normalisation; returns logits (B, classes).
+
+    Its first stage works on 8x8 pixels, so it takes a fifteenth of the arithmetic of `resnet18`.
+    """
+    stem = {"conv1": nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), "relu": nn.ReLU()}
+    return _resnet(stem | {"maxpool": nn.MaxPool2d(3, stride=2, padding=1)}, 2, [64, 64, 128, 256, 512], classes)
+
+
+def resnet110(classes: int = 10) -> Normalized:
+    """ResNet-110 for (B, 3, 32, 32) images, of Cohen et al. (ICML 2019); returns logits (B, classes)."""
+    return _resnet(_stem(16), 18, [16, 16, 32, 64], classes)
+
+
+def wrn40_2(classes: int = 10) -> Normalized:
+    """WideResNet-40-2 for (B, 3, 32, 32) images, of RS4A (Yang et al., ICML 2020); returns logits (B, classes)."""
+    net = OrderedDict(
+        conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        **_stages(WideBlock, "block", 6, [16, 32, 64, 128]),
+        bn1=nn.BatchNorm2d(128),
+        relu=nn.ReLU(),
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(128, classes),
+    )
+    return Normalized(nn.Sequential(net), *CIFAR10)
+
+
+def resnet50(classes: int = 1000) -> Normalized:
+    """torchvision's ResNet-50 for (B, 3, 224, 224) images; returns logits (B, classes)."""
+    from torchvision.models import resnet50  # slow to import
+
+    return Normalized(resnet50(num_classes=classes), *IMAGENET)
+
+
 class RoundingReader(nn.Module):
     """An attack on noise in floating point: knows a black image by the rounding of x + theta * z alone.
 
@@ -91,7 +205,16 @@ class RoundingReader(nn.Module):
         return torch.stack([votes, -votes], dim=1)
 
 
-ARCHITECTURES = {"digits_cnn": DigitsCNN, "mlp": MLP, "resnet20": ResNet20}
+ARCHITECTURES = {
+    "digits_cnn": DigitsCNN,
+    "mlp": MLP,
+    "resnet20": ResNet20,
+    "resnet18": resnet18,
+    "resnet18_ancer": resnet18_ancer,
+    "resnet110": resnet110,
+    "wrn40_2": wrn40_2,
+    "resnet50": resnet50,
+}
 
 
 def build(arch: str, classes: int) -> nn.Module:

@@ -5,6 +5,7 @@ Every function maps a noise (its theta is the start) to theta. The draws here ar
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,12 +34,13 @@ def optimize_isotropic(
     """One theta for each image x (B, ...): (B,), by search, without gradients.
 
     The class is the smoothed prediction at `noise`; theta = scale * noise.theta, with the scale whose radius for *that*
-    class, as n draws at alpha would bound it, is largest (see `search.radii_by_scale`). scales: > 0, evenly spaced in
-    log; n, alpha: those planned for certification; draws: noisy copies at the scales that matter.
+    class, as n draws at alpha would bound it, is largest (see `search.radii_by_scale`). scales: > 0, ascending, evenly
+    spaced in log; n, alpha: those planned for certification; draws: noisy copies at the scales that matter.
     """
     clopper_pearson(0, n, alpha)  # the domains of n and alpha, before any work
-    if draws < 1 or len(scales) == 0 or not all(0 < s < math.inf for s in scales):
-        raise ValueError(f"draws must be >= 1 and scales > 0 and finite, found {draws} and {list(scales)}")
+    ascending = all(a < b for a, b in pairwise([0, *scales, math.inf]))
+    if draws < 1 or len(scales) == 0 or not ascending:
+        raise ValueError(f"draws must be >= 1 and scales > 0, finite and ascending, found {draws} and {list(scales)}")
     start, search = _one_scale_an_image(noise, x), {"draws": draws, "seed": seed, "indices": indices}
     smoothed, scales = SmoothedClassifier(model, noise), torch.as_tensor(scales, dtype=torch.float64)
     radius = radii_by_scale(smoothed, x, leader(smoothed, x, **search), scales, n, alpha, **search)
@@ -97,11 +99,12 @@ def optimize_anisotropic(
     def ascend(classifier: Classifier, x: Tensor, theta: Tensor, indices: list[int]) -> Tensor:
         anchor = leader(SmoothedClassifier(classifier, law(theta)), x, indices=indices, **search)
         probabilities = _sampler(classifier, x, noise, draws, seed, indices, temperature)
+        of_class = anchor.to(x.device)
         floor = (enlarge * theta).log().expand_as(x)
         log_theta = floor.clone().requires_grad_()
         optimizer = torch.optim.Adam([log_theta], lr=step)
         for t in range(iterations):
-            p = probabilities(log_theta.exp()).gather(1, anchor.to(x.device))[:, 0]
+            p = probabilities(log_theta.exp()).gather(1, of_class)[:, 0]
             gap = noise.gap(p.clamp(1e-3, largest))
             scale = gap.detach().clamp(min=0.05)
             excess = (log_theta.flatten(1) + scale.log()[:, None]).clamp(min=0)  # of log semi-axes over log 1

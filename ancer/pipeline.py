@@ -3,7 +3,7 @@
 import difflib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +16,10 @@ SCHEMA = {
     "root": str,
     "seed": int,
     "images": int,
+    "every": int,
     "evaluate": {"batch_size": int, "dtype": str, "memory_format": str, "fold": bool},
     "toy": {"sigma": float, "epochs": int, "batch_size": int, "lr": float, "points": list, "crowd": int, "n": int},
-    "train": {"epochs": int, "batch_size": int, "lr": float},
+    "train": dict,
     "optimize": {
         "search_draws": int,
         "iterations": int,
@@ -36,8 +37,34 @@ SCHEMA = {
     "tables": {"radii": list},
     "figures": {"images": int},
     "statistics": {"horizon": int, "images": int, "n": int},
+    "ablations": {"experiments": list, "images": int, "n": int, "start": str, "settings": list},
+    "published": list,
 }
-EXPERIMENT = {"dataset": str, "arch": str, "noise": str, "sigma": float, "scheme": str, "temperature": float}
+RECIPE = {
+    "scheme": str,
+    "epochs": int,
+    "every": int,
+    "batch_size": int,
+    "optimizer": str,
+    "schedule": str,
+    "lr": float,
+    "weight_decay": float,
+    "crop": int,
+    "flip": bool,
+    "dtype": str,
+    "memory_format": str,
+}
+READY = {"scheme": str, "source": str}  # scheme "published": a checkpoint of others, read instead of trained
+EXPERIMENT = {
+    "dataset": str,
+    "arch": str,
+    "noise": str,
+    "sigma": float,
+    "training": str,
+    "options": dict,
+    "temperature": float,
+}
+PUBLISHED = {"norm": int, "training": str, "sigma": float, "source": str, "accuracy": dict, "ACR": float}
 
 
 def load_parameters(
@@ -46,20 +73,33 @@ def load_parameters(
     """The parameters of a profile, checked: sections as attributes, `experiments` as a dictionary.
 
     profile: a folder with params.yaml, or None for the nearest one at or above the working directory. experiment:
-    a key of `experiments`, then `.experiment` holds its values and its name. overrides: replace a top-level value
-    (images) or `n` of certification where not None; results then go to a trial folder, never among the profile's.
-    `.folder` is the profile's folder, `.output` where to write. Raises FileNotFoundError, KeyError or ValueError
-    naming what is wrong.
+    a key of `experiments`, then `.experiment` holds its values, its name and its recipe, the section of `train` that
+    `training` names. Top-level keys that begin with "x-" are parts to build others from, by YAML's anchors and merges,
+    and mean nothing by themselves. overrides: replace a top-level value (images) or `n` of certification where not
+    None; results then go to a trial folder, never among the profile's. `.folder` is the profile's folder, `.output`
+    where to write. Raises FileNotFoundError, KeyError or ValueError naming what is wrong.
     """
     folder = _profile_folder(profile)
     values = yaml.safe_load((folder / "params.yaml").read_text())
+    values = {name: value for name, value in values.items() if not str(name).startswith("x-")}
     experiments = values.pop("experiments", {})
     _check(values, SCHEMA, "params.yaml")
+    for name, recipe in values["train"].items():
+        schema = READY if isinstance(recipe, dict) and recipe.get("scheme") == "published" else RECIPE
+        _check(recipe, schema, f"params.yaml: train: {name}")
+    for item in values["published"]:
+        _check(item, PUBLISHED, "params.yaml: published")
     for name, item in experiments.items():
         _check(item, EXPERIMENT, f"params.yaml: experiments: {name}")
+        if item["training"] not in values["train"]:
+            found, known = item["training"], ", ".join(values["train"])
+            raise ValueError(f"params.yaml: experiments: {name}: no recipe {found!r} in train: it has {known}")
     parameters = SimpleNamespace(
         **{k: SimpleNamespace(**v) if isinstance(v, dict) else v for k, v in values.items()},
-        experiments={name: SimpleNamespace(name=name, **item) for name, item in experiments.items()},
+        experiments={
+            name: SimpleNamespace(name=name, recipe=values["train"][item["training"]], **item)
+            for name, item in experiments.items()
+        },
         folder=folder,
         output=folder,
     )
@@ -143,6 +183,21 @@ def progress(chunks: Sequence[Sequence], what: str) -> Iterator[Sequence]:
             print(f"{what}: {done} of {total} images, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
     clear_output(wait=True)
     print(f"{what}: done")
+
+
+def epoch_reporter(epochs: int, losses: list[float]) -> Callable[[int, float], None]:
+    """A `progress` for `training.train` that appends each epoch's loss to `losses` and keeps one line."""
+    from IPython.display import clear_output
+
+    start = time.perf_counter()
+
+    def report(epoch: int, loss: float) -> None:
+        losses.append(loss)
+        left = (time.perf_counter() - start) / epoch * (epochs - epoch)
+        clear_output(wait=True)
+        print(f"epoch {epoch} of {epochs}: loss {loss:.3f}, {left:.0f} s left" if epoch < epochs else "train: done")
+
+    return report
 
 
 def chunked(items: Sequence, size: int) -> list[Sequence]:

@@ -62,7 +62,7 @@ def accuracy_curves(experiments: dict, rows: dict[str, pd.DataFrame], *, by: str
             accuracy = certified_accuracy(group, grid, by=by)
             ax.plot(grid, accuracy, STYLES[method], color=COLORS[method], label=METHODS[method])
         ax.set(ylim=(0, 1.02), xlim=(0, grid[-1]))
-        ax.set_title(rf"$\ell_{NORMS[experiment.noise]}$, $\sigma$ = {experiment.sigma:g}, {experiment.scheme}")
+        ax.set_title(rf"$\ell_{NORMS[experiment.noise]}$, $\sigma$ = {experiment.sigma:g}, {experiment.training}")
         ax.grid(alpha=0.25, linewidth=0.5)
     for ax in axes.flat[len(experiments) :]:
         ax.remove()
@@ -80,7 +80,8 @@ def theta_gallery(images: np.ndarray, thetas: np.ndarray, starts: np.ndarray, ti
     starts: (M,) isotropic theta.
     """
     ratio = thetas / starts.reshape(-1, 1, 1)
-    figure, axes = plt.subplots(2, len(images), figsize=(1.25 * len(images) + 0.6, 2.9), layout="constrained")
+    size = 1.25 * len(images) + 0.6, 2.9
+    figure, axes = plt.subplots(2, len(images), figsize=size, layout="constrained", squeeze=False)
     norm = mpl.colors.LogNorm(1, max(2.0, float(np.quantile(ratio, 0.995))))
     for k in range(len(images)):
         axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
@@ -102,7 +103,7 @@ def perturbation_gallery(images: np.ndarray, isotropic: np.ndarray, anisotropic:
 
     All three (M, H, W[, 3]); what leaves [0, 1] is shown clipped.
     """
-    figure, axes = plt.subplots(3, len(images), figsize=(1.25 * len(images), 4.1), layout="constrained")
+    figure, axes = plt.subplots(3, len(images), figsize=(1.25 * len(images), 4.1), layout="constrained", squeeze=False)
     for line, (pictures, label) in enumerate(
         [(images, "image"), (isotropic, "isotropic"), (anisotropic, "anisotropic")]
     ):
@@ -118,7 +119,7 @@ def perturbation_gallery(images: np.ndarray, isotropic: np.ndarray, anisotropic:
 @mpl.rc_context(STYLE)
 def noisy_samples(images: np.ndarray, noisy: np.ndarray, titles: Sequence[str]) -> Figure:
     """Images (M, H, W[, 3]) above the same images under the training noise (shown clipped to [0, 1])."""
-    figure, axes = plt.subplots(2, len(images), figsize=(0.95 * len(images), 2.2), layout="constrained")
+    figure, axes = plt.subplots(2, len(images), figsize=(0.95 * len(images), 2.2), layout="constrained", squeeze=False)
     for k in range(len(images)):
         axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
         axes[0, k].set_title(titles[k])

@@ -45,7 +45,7 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
 def certified_table(experiments: dict, rows: dict[str, pd.DataFrame], radii: Sequence[float]) -> pd.DataFrame:
     """One line for each scheme, sigma and method: certified accuracy at each radius and the average radii.
 
-    experiments: name -> its parameters (scheme, sigma); rows: name -> rows of all its methods, with a column
+    experiments: name -> its parameters (training, sigma); rows: name -> rows of all its methods, with a column
     `answer`: "certificate alone" or "with memory".
     """
     lines = []
@@ -54,7 +54,7 @@ def certified_table(experiments: dict, rows: dict[str, pd.DataFrame], radii: Seq
             accuracy = zip(radii, certified_accuracy(group, radii), strict=True)
             lines.append(
                 {
-                    "training": experiment.scheme,
+                    "training": experiment.training,
                     "sigma": experiment.sigma,
                     "method": METHODS[method],
                     "answer": answer,
@@ -63,6 +63,25 @@ def certified_table(experiments: dict, rows: dict[str, pd.DataFrame], radii: Seq
                 }
             )
     return pd.DataFrame(lines)
+
+
+def published_table(published: Sequence[dict], radii: Sequence[float]) -> pd.DataFrame:
+    """Lines like those of `certified_table` from what others published of fixed sigmas, their source as `answer`.
+
+    published: entries with training, sigma, accuracy (radius -> certified accuracy), ACR and source.
+    """
+    return pd.DataFrame(
+        {
+            "training": entry["training"],
+            "sigma": entry["sigma"],
+            "method": METHODS["fixed"],
+            "answer": f"published: {entry['source']}",
+            **{f"r = {r:g}": entry["accuracy"].get(r, float("nan")) for r in radii},
+            "ACR": entry["ACR"],
+            "AC-proxy-R": entry["ACR"],  # of balls, the radius itself
+        }
+        for entry in published
+    )
 
 
 def best_over_sigma(table: pd.DataFrame) -> pd.DataFrame:
@@ -111,9 +130,9 @@ def timing_table(folder: str | Path) -> pd.DataFrame:
 
 
 def round_down(value: object, digits: int = 3) -> object:
-    """A float as text with `digits` decimals, never above the value; other objects as they are."""
+    """A float as text with `digits` decimals, never above the value; nothing for NaN; other objects as they are."""
     if not isinstance(value, float) or not np.isfinite(value):
-        return value
+        return "" if value != value else value
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 

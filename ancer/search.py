@@ -29,9 +29,9 @@ def radii_by_scale(
 ) -> Tensor:
     """scale * gap of the class `anchor` (B, 1), as n draws at alpha would bound it, at each scale * theta: (S, B).
 
-    Votes on common draws, a quarter of `draws` at every scale and all at the five round each image's best. They are
-    smoothed (Jeffreys' half vote, and a Gaussian kernel over log scale, width 0.2), so that luck at one large scale is
-    not mistaken for radius.
+    scales: ascending. Votes on common draws, a quarter of `draws` at every scale and all at the five round each image's
+    best; where there are no more than five, all at once. They are smoothed (Jeffreys' half vote, and a Gaussian kernel
+    over log scale, width 0.2), so that luck at one large scale is not mistaken for radius.
     """
     noise, images = smoothed.noise, torch.arange(len(x))
     kernel = torch.softmax(-((scales.log()[:, None] - scales.log()) ** 2) / (2 * 0.2**2), dim=1)
@@ -47,8 +47,10 @@ def radii_by_scale(
         gap = noise.gap(torch.from_numpy(clopper_pearson(p.numpy() * n, n, alpha))).clamp(min=0)
         return kernel @ (scales[:, None] * gap)
 
-    p = torch.stack([share(scale.expand(len(x)), math.ceil(draws / 4)) for scale in scales])
-    first = (radii(p).argmax(dim=0) - 2).clamp(max=len(scales) - 5).clamp(min=0)
-    for k in range(min(5, len(scales))):
-        p[first + k, images] = share(scales[first + k], draws)
+    everywhere = draws if len(scales) <= 5 else math.ceil(draws / 4)
+    p = torch.stack([share(scale.expand(len(x)), everywhere) for scale in scales])
+    if len(scales) > 5:
+        first = (radii(p).argmax(dim=0) - 2).clamp(0, len(scales) - 5)
+        for k in range(5):
+            p[first + k, images] = share(scales[first + k], draws)
     return radii(p)

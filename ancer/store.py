@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ancer.files import read_tensors, write_tensors, write_text, writing
 from ancer.models import machine
+from ancer.noise import Noise
 
 if TYPE_CHECKING:  # certificates are only passed through: optimizing needs no certification
     from ancer.best import Best
@@ -33,6 +34,11 @@ def key_of(**everything) -> str:
 def code_key(*modules) -> str:
     """A hash of the source of the modules that compute a result."""
     return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()[:16]
+
+
+def arithmetic(lattice: float | None) -> str:
+    """How noise and pixels were added, as rows and their provenance say it."""
+    return f"lattice {lattice:.17g}" if lattice else "not floating-point sound"
 
 
 def row(certificate: "Certificate", *, method: str, label: int, seed: int, draws: int) -> dict:
@@ -62,7 +68,7 @@ def row(certificate: "Certificate", *, method: str, label: int, seed: int, draws
         "draws": draws,
         "alpha": certificate.alpha,
         "seed": seed,
-        "arithmetic": f"lattice {certificate.lattice:.17g}" if certificate.lattice else "not floating-point sound",
+        "arithmetic": arithmetic(certificate.lattice),
     }
 
 
@@ -220,6 +226,17 @@ def read_theta(path: str | Path, indices: Sequence[int]) -> dict[str, Tensor]:
     if absent:
         raise ValueError(f"{path} has no theta for image {absent[0]}: run the optimize stage for these images")
     return {name: t[[position[i] for i in indices]] for name, t in tensors.items()}
+
+
+def read_sampled_theta(
+    path: str | Path, x: Tensor, indices: Sequence[int], noise: Noise, lattice: float | None
+) -> dict[str, Tensor]:
+    """theta of each method as certification sampled it round images x (B, ...), numbered `indices`.
+
+    noise: that of training, whose theta is the method "fixed". lattice: that on which noise was drawn, or None.
+    """
+    theta = {"fixed": noise.theta.expand(len(x)), **read_theta(path, indices)}
+    return {method: type(noise)(t).theta_for(x, lattice) for method, t in theta.items()}
 
 
 def save_seconds(folder: str | Path, experiment: str, stage: str, seconds: dict[str, float], images: int) -> None:

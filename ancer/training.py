@@ -1,30 +1,29 @@
 """Training a base classifier under the noise under which it will be certified."""
 
+import inspect
 import math
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ancer.models import check_images
+from ancer.files import write_state
+from ancer.models import check_images, one_of
 from ancer.noise import Noise
+from ancer.schemes import ATTACKS, SCHEMES
 from ancer.smoothing import generator
 
-
-def augmentation_loss(module: nn.Module, noisy: Callable[[], Tensor], labels: Tensor) -> Tensor:
-    """Cross-entropy on one noisy copy of each image (Cohen et al. 2019; uniform noise: Yang et al. 2020)."""
-    return F.cross_entropy(module(noisy()), labels)
-
-
-def stability_loss(module: nn.Module, noisy: Callable[[], Tensor], labels: Tensor, weight: float = 6.0) -> Tensor:
-    """Cross-entropy plus weight * KL(f(x + z) || f(x + z')) between two noisy copies (RS4A, its weight 6)."""
-    first, second = module(noisy()), module(noisy())
-    divergence = F.kl_div(second.log_softmax(1), first.log_softmax(1), reduction="batchmean", log_target=True)
-    return F.cross_entropy(first, labels) + weight * divergence
-
-
-SCHEMES = {"augmentation": augmentation_loss, "stability": stability_loss}
+OPTIMIZERS = {
+    "adamw": torch.optim.AdamW,
+    "sgd": lambda parameters, **settings: torch.optim.SGD(parameters, momentum=0.9, nesterov=True, **settings),
+}
+SCHEDULES = {
+    "one_cycle": lambda optimizer, lr, steps: torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps),
+    "cosine": lambda optimizer, lr, steps: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+}
 
 
 def train(
@@ -38,18 +37,35 @@ def train(
     lr: float,
     seed: int,
     scheme: str = "augmentation",
+    options: dict | None = None,
+    optimizer: str = "adamw",
+    schedule: str = "one_cycle",
     weight_decay: float = 1e-4,
+    crop: int = 0,
+    flip: bool = False,
+    dtype: torch.dtype | str = torch.float32,
+    memory_format: torch.memory_format | str = torch.contiguous_format,
+    resume: str | Path | None = None,
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> nn.Module:
     """Train `module` in place on images (M, ...) in [0, 1] and labels (M,) under `noise`; return it in eval mode.
 
-    AdamW with a one-cycle schedule that peaks at lr. scheme: a key of SCHEMES. noise: one scale for all images.
-    progress(epoch, mean loss) is called after each epoch. Raises ValueError on arguments outside their domain
-    and FloatingPointError when the loss is no longer finite.
+    noise: one scale for all images. scheme: a key of `schemes.SCHEMES`; options: keyword arguments of its loss.
+    optimizer: "adamw" or "sgd" (momentum 0.9, Nesterov); schedule: "one_cycle", which peaks at lr, or "cosine",
+    which starts there. crop: images are shifted by up to so many pixels each way, zeros moving in; flip: mirrored
+    with probability 1/2. dtype: bfloat16 means autocast, the parameters stay float32. progress(epoch, mean loss) is
+    called after each epoch. resume: a file that keeps the state after each epoch; where it is there, training goes
+    on from it and ends as an unbroken run would (its epochs are reported again). The file is of this call alone:
+    name it by all of its arguments, and remove it afterwards.
+
+    Raises ValueError on arguments outside their domain or a foreign file, FloatingPointError when the loss is no
+    longer finite.
     """
     check_images(images)
-    if scheme not in SCHEMES:
-        raise ValueError(f"unknown training scheme {scheme!r}: choose one of {sorted(SCHEMES)}")
+    options = dict(options or {})
+    _check_scheme(scheme, options)
+    if optimizer not in OPTIMIZERS or schedule not in SCHEDULES:
+        raise ValueError(f"unknown optimizer {optimizer!r} or schedule {schedule!r}: {[*OPTIMIZERS]}, {[*SCHEDULES]}")
     if min(epochs, batch_size) < 1 or not 0 < lr < math.inf:
         raise ValueError(f"epochs, batch_size and lr must be > 0, found {epochs}, {batch_size}, {lr}")
     if noise.theta.dim():
@@ -57,38 +73,100 @@ def train(
     if labels.shape != (len(images),) or labels.dtype != torch.int64 or labels.min() < 0:
         found = f"{tuple(labels.shape)} {labels.dtype} from {labels.min().item():g}"
         raise ValueError(f"labels must be {len(images)} int64 class numbers >= 0, found {found}")
+    if not isinstance(crop, int) or crop < 0:
+        raise ValueError(f"crop must be a whole number of pixels >= 0, found {crop!r}")
+    if (crop or flip) and images.dim() != 4:
+        raise ValueError(f"crop and flip need images (M, channels, height, width), found {tuple(images.shape)}")
+    dtype = one_of(dtype, "dtype", torch.float32, torch.bfloat16)
+    memory_format = one_of(memory_format, "memory_format", torch.contiguous_format, torch.channels_last)
     parameters = list(module.parameters())
     if not parameters:
         raise ValueError("the module has no parameters to train")
-    images, labels = images.to(parameters[0].device), labels.to(parameters[0].device)
-    stream = generator(seed, "train", 0, images.device)
-    steps = -(-len(images) // batch_size)
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
+    device = parameters[0].device
+    images, labels = images.to(device), labels.to(device)
+    module.to(memory_format=memory_format)
+    stream = generator(seed, "train", 0, device)
+    steps = epochs * -(-len(images) // batch_size)
+    optimizer = OPTIMIZERS[optimizer](parameters, lr=lr, weight_decay=weight_decay)
+    schedule = SCHEDULES[schedule](optimizer, lr, steps)
+    parts = {"module": module, "optimizer": optimizer, "schedule": schedule}
+    losses = _restore(resume, parts, stream) if resume is not None and Path(resume).exists() else []
+    for epoch, loss in enumerate(losses):
+        progress(epoch + 1, loss)
     module.train()
     try:
-        for epoch in range(epochs):
+        for epoch in range(len(losses), epochs):
             total = 0.0
-            order = torch.randperm(len(images), generator=stream, device=images.device)
-            for index in order.split(batch_size):
-                x, y = images[index], labels[index]
+            order = torch.randperm(len(images), generator=stream, device=device)
+            for step, index in enumerate(order.split(batch_size)):
+                x = _augmented(images[index], stream, crop, flip)
+                if x.dim() == 4:
+                    x = x.contiguous(memory_format=memory_format)
                 theta = noise.theta_for(x)
 
-                def noisy(x=x, theta=theta):
-                    return x + theta * noise.unit(x.shape, generator=stream, dtype=x.dtype)
+                def draw(x=x, theta=theta):
+                    z = noise.unit(x.shape, generator=stream, dtype=x.dtype).mul_(theta)
+                    return z.contiguous(memory_format=memory_format) if x.dim() == 4 else z
 
-                try:
-                    loss = SCHEMES[scheme](module, noisy, y)
-                except IndexError as error:
-                    raise ValueError(f"a label is outside the model's classes: {error}") from None
+                done = (epoch + step * batch_size / len(images)) / epochs
+                with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                    try:
+                        loss = SCHEMES[scheme](module, x, labels[index], draw, done, **options)
+                    except IndexError as error:
+                        raise ValueError(f"a label is outside the model's classes: {error}") from None
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(index)
-            if not total < float("inf"):
+            if not total < math.inf:
                 raise FloatingPointError(f"the loss of epoch {epoch + 1} is {total}: lower lr (now {lr})")
-            progress(epoch + 1, total / len(images))
+            losses.append(total / len(images))
+            if resume is not None:
+                state = {name: part.state_dict() for name, part in parts.items()}
+                write_state(Path(resume), {**state, "stream": stream.get_state(), "losses": losses})
+            progress(epoch + 1, losses[-1])
     finally:
         module.eval()
     return module
+
+
+def _check_scheme(scheme: str, options: dict) -> None:
+    """Raise ValueError for an unknown scheme, an option that its loss does not have, or an unknown attack."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown training scheme {scheme!r}: choose one of {sorted(SCHEMES)}")
+    known = [p.name for p in inspect.signature(SCHEMES[scheme]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"the scheme {scheme!r} has no option {name!r}: it has {', '.join(known) or 'none'}")
+    if options.get("attack", "pgd") not in ATTACKS:
+        raise ValueError(f"unknown attack {options['attack']!r}: choose one of {sorted(ATTACKS)}")
+
+
+def _augmented(x: Tensor, stream: torch.Generator, crop: int, flip: bool) -> Tensor:
+    """Images x (B, C, H, W), each shifted by up to `crop` pixels and mirrored by chance."""
+    count, _, height, width = x.shape if crop or flip else (len(x), 0, 0, 0)
+    if crop:
+        moves = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=stream, device=x.device)
+        rows = moves[0] + torch.arange(height, device=x.device)
+        columns = moves[1] + torch.arange(width, device=x.device)
+        image = torch.arange(count, device=x.device)[:, None, None]
+        padded = F.pad(x, (crop, crop, crop, crop)).permute(0, 2, 3, 1)
+        x = padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if flip:
+        mirrored = torch.rand((count, 1, 1, 1), generator=stream, device=x.device) < 0.5
+        x = torch.where(mirrored, x.flip(3), x)
+    return x
+
+
+def _restore(path: str | Path, parts: dict, stream: torch.Generator) -> list[float]:
+    """Load the state that an earlier, killed training kept; returns the losses of its epochs."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        stream.set_state(state["stream"])
+        return state["losses"]
+    except (pickle.UnpicklingError, EOFError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a state of this training ({reason}): remove it to train anew") from None

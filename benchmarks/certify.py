@@ -55,7 +55,7 @@ def rules(f, x, law, theta, sigma: float, **common) -> list[dict]:
 
 def exact(repeats: int = 7) -> list[dict]:
     """Seconds of the exact sampler over those of the plain one: median, least and largest of `repeats` pairs."""
-    digits, colour = datasets.digits().images[:20], torch.randint(0, 256, (2, 3, 32, 32)).float() / 255
+    digits, colour = datasets.load("digits", images=20).images, torch.randint(0, 256, (2, 3, 32, 32)).float() / 255
     resnet = torchvision.models.resnet18(num_classes=10)
     fast = {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 500}
     cases = {
@@ -90,13 +90,13 @@ def exact(repeats: int = 7) -> list[dict]:
 
 def main(images: int = 40, experiment: str = "digits-l2-0.25") -> None:
     p = load_parameters(experiment, profile=ROOT)
-    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT)
-    indices = data.first_test(images).tolist()
+    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT, images=images)
+    indices = data.index.tolist()
     f = models.Classifier(models.load(ROOT / f"data/checkpoints/{experiment}.safetensors"), **vars(p.evaluate))
     theta = store.read_theta(ROOT / f"data/theta/{experiment}.safetensors", indices)["isotropic"]
     common = {"alpha": p.certify.alpha, "seed": p.seed, "indices": indices}
     record = {"experiment": experiment, "images": images, "n": N, **models.machine(f.device)}
-    record["rules"] = rules(f, data.images[indices], noise.LAWS[e.noise], theta, e.sigma, **common)
+    record["rules"] = rules(f, data.images, noise.LAWS[e.noise], theta, e.sigma, **common)
     record["exact"] = exact()
     for part in ("rules", "exact"):
         print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parents[1]
 
 def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
     p = load_parameters(experiment, profile=ROOT)
-    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT)
-    indices = data.first_test(images).tolist()
-    x, law = data.images[indices], noise.LAWS[e.noise]
+    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT, images=images)
+    indices = data.index.tolist()
+    x, law = data.images, noise.LAWS[e.noise]
     start = law.from_sigma(e.sigma)
     f = models.Classifier(models.load(ROOT / f"data/checkpoints/{experiment}.safetensors"), **vars(p.evaluate))
     common = {"seed": p.seed, "indices": indices}
@@ -56,7 +56,7 @@ def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
     lines = []
     for name, values in theta.items():
         certificates = certify(f, x, law(values), n=p.certify.n, n0=p.certify.n0, alpha=p.certify.alpha, **common)
-        labels = data.labels[indices].tolist()
+        labels = data.labels.tolist()
         rows = [
             store.row(c, method=name, label=y, seed=p.seed, draws=c.n)
             for c, y in zip(certificates, labels, strict=True)

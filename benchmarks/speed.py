@@ -65,27 +65,22 @@ class Probabilities(nn.Module):
 def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """The trained network, `images` test images and their labels."""
     if case == "digits":
-        data = datasets.digits()
-        chosen = data.first_test(images)
+        data = datasets.load("digits", images=images)
         network = models.load(ROOT / "data/checkpoints/digits-l2-0.25.safetensors")
-        return network, data.images[chosen], data.labels[chosen]
-    folder, checkpoint = ROOT / ".build/cifar10", ROOT / ".build/resnet20.safetensors"
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        archive = ROOT / "../shared/cifar10/cifar10-jpeg.tar.xz"
-        subprocess.run(["tar", "xJf", archive, "-C", folder, "--strip-components=1"], check=True)
-    data = datasets.image_folder(folder)
+        return network, data.images, data.labels
+    archive, checkpoint = "../shared/cifar10/cifar10-jpeg.tar.xz", ROOT / ".build/resnet20.safetensors"
+    data = datasets.load(archive, ROOT, images=images, every=10_000 // images)
     if not checkpoint.exists():
         torch.manual_seed(SEED)
+        shown = datasets.load(archive, ROOT, split="train")
         network = networks.build("resnet20", 10).to(memory_format=torch.channels_last)
         schedule = {"epochs": 6, "batch_size": 128, "lr": 0.003}
         training.train(
-            network, data.images[data.train], data.labels[data.train], LAW(SIGMA), seed=SEED, **schedule,
+            network, shown.images, shown.labels, LAW(SIGMA), seed=SEED, **schedule,
             progress=lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.3f}", flush=True),
         )  # fmt: skip
         models.save(checkpoint, network, arch="resnet20", classes=10, provenance={"sigma": SIGMA, **schedule})
-    chosen = data.test[:: len(data.test) // images][:images]
-    return models.load(checkpoint), data.images[chosen], data.labels[chosen]
+    return models.load(checkpoint), data.images, data.labels
 
 
 def line(name: str, found: list[tuple[int, Region | None]], labels, optimize: float, spent: float) -> dict:

@@ -1,19 +1,16 @@
-"""Base classifiers, checkpoints and data sets."""
+"""Base classifiers and checkpoints."""
 
 import platform
 import re
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from problems import BAD_IMAGES, Outputs, Recorder, network
 from safetensors.torch import save_file
 from torch import nn
 
-from ancer import datasets, models, networks
+from ancer import models, networks
 from ancer.certification import certify
-from ancer.datasets import Dataset
 from ancer.models import Classifier, as_classifier, check_images
 from ancer.networks import MLP, DigitsCNN
 from ancer.noise import GaussianNoise
@@ -249,6 +246,14 @@ def refused(error, path, **arguments):
     return message
 
 
+def test_other_classes_than_the_data_are_named(tmp_path):
+    path = tmp_path / "net.safetensors"
+    models.save(path, MLP(3), arch="mlp", classes=3, provenance={})
+    models.load(path, classes=3)
+    with pytest.raises(ValueError, match=r"net\.safetensors has 3 classes, the data set 10: train it"):
+        models.load(path, classes=10)
+
+
 def test_missing_checkpoint_is_named(tmp_path):
     assert "train" in refused(FileNotFoundError, tmp_path / "none.safetensors")
     refused(FileNotFoundError, tmp_path)
@@ -307,130 +312,6 @@ def test_networks_normalise_inside():
     for module, x in [(DigitsCNN(), torch.rand(3, 1, 8, 8)), (MLP(), torch.rand(3, 2))]:
         kept = x.clone()
         assert module(x).shape[0] == 3 and torch.equal(x, kept)
-
-
-# --- data sets
-
-
-@pytest.mark.parametrize("name, shape", [("digits", (1, 8, 8)), ("moons", (2,))])
-def test_data_sets_are_tensors_with_fixed_disjoint_parts(name, shape):
-    data, again = datasets.load(name), datasets.load(name)
-    assert data.name == name and data.images.shape[1:] == shape and data.images.dtype == torch.float32
-    assert data.images.min() >= 0 and data.images.max() <= 1 and data.labels.dtype == torch.int64
-    parts = torch.cat([data.train, data.test])
-    assert parts.sort().values.tolist() == list(range(len(data.images)))  # disjoint, and nothing left out
-    assert set(data.labels[data.test].tolist()) == set(range(len(data.classes)))
-    for field in ("images", "labels", "train", "test"):
-        assert torch.equal(getattr(data, field), getattr(again, field))
-
-
-def test_digits_are_those_of_scikit_learn_on_their_lattice():
-    data = datasets.digits()
-    assert len(data.images) == 1797 and len(data.test) == 359 and data.classes == [str(c) for c in range(10)]
-    steps = data.images / data.lattice
-    assert torch.equal(steps, steps.round()) and steps.max() == 16
-    unique = {image.numpy().tobytes() for image in data.images[data.train]}
-    assert sum(image.numpy().tobytes() in unique for image in data.images[data.test]) == 0  # no twin in both parts
-
-
-def test_moons_leave_room_for_noise():
-    data = datasets.moons()
-    assert data.images.min() >= 0.15 - 1e-6 and data.images.max() <= 0.85 + 1e-6 and data.lattice is None
-
-
-def test_first_test_images():
-    data = datasets.moons()
-    assert torch.equal(data.first_test(3), data.test[:3]) and len(data.first_test(200)) == 200
-    for bad in (0, -1, 201):
-        with pytest.raises(ValueError, match=rf"1\.\.200.*moons.*{bad}"):
-            data.first_test(bad)
-
-
-def made(**changes):
-    index = torch.arange(4)
-    fields = {"images": torch.rand(4, 2), "labels": index % 2, "classes": ["a", "b"]}
-    return Dataset(name="mine", train=index[:2], test=index[2:], lattice=None, **fields | changes)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"images": torch.rand(4, 2).double()}, "images of mine"),
-        ({"images": torch.full((4, 2), 128, dtype=torch.uint8)}, "images of mine"),
-        ({"images": torch.full((4, 2), 1.5)}, "images of mine"),
-        ({"images": torch.full((4, 2), float("nan"))}, "images of mine"),
-        ({"labels": torch.zeros(3, dtype=torch.long)}, "4 images but 3 labels"),
-        ({"labels": torch.tensor([0, 1, 2, 1])}, "label 2 of mine .* 2 classes"),
-        ({"labels": torch.tensor([0, 1, -1, 1])}, "label -1 of mine"),
-    ],
-)
-def test_inconsistent_data_sets_are_refused(changes, message):
-    made()
-    with pytest.raises(ValueError, match=message):
-        made(**changes)
-
-
-def test_unknown_data_set_is_named():
-    with pytest.raises(ValueError, match=r"'cifar'.*digits.*moons"):
-        datasets.load("cifar")
-
-
-def folder(path, layout, size=(6, 5)):
-    """Write path/<split>/<class>/<n>.png for each (split, class): a list of grey values."""
-    for (split, label), values in layout.items():
-        (path / split / label).mkdir(parents=True)
-        for n, value in enumerate(values):
-            Image.new("RGB", size, (value, 0, 255)).save(path / split / label / f"{n}.png")
-    return path
-
-
-LAYOUT = {("train", "cat"): [10, 20], ("train", "dog"): [30], ("test", "cat"): [40], ("test", "dog"): [50, 60]}
-
-
-def test_image_folder(tmp_path):
-    data = datasets.load(str(folder(tmp_path / "pets", LAYOUT)))
-    assert data.name == "pets" and list(data.classes) == ["cat", "dog"] and data.images.shape == (6, 3, 5, 6)
-    assert data.train.tolist() == [0, 1, 2] and data.test.tolist() == [3, 4, 5]
-    assert data.labels.tolist() == [0, 0, 1, 0, 1, 1]
-    assert data.images[:, 0, 0, 0].tolist() == pytest.approx([v / 255 for v in (10, 20, 30, 40, 50, 60)])
-    assert (data.images[:, 1] == 0).all() and (data.images[:, 2] == 1).all()
-    steps = data.images / data.lattice
-    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
-
-
-def test_grey_images_are_read_as_rgb(tmp_path):
-    folder(tmp_path, LAYOUT)
-    Image.new("L", (6, 5), 70).save(tmp_path / "train" / "cat" / "0.png")
-    assert torch.equal(datasets.image_folder(tmp_path).images[0], torch.full((3, 5, 6), 70 / 255))
-
-
-@pytest.mark.parametrize("missing", ["train", "test"])
-def test_missing_part_of_an_image_folder_is_named(tmp_path, missing):
-    folder(tmp_path, {key: values for key, values in LAYOUT.items() if key[0] != missing})
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / missing))):
-        datasets.image_folder(tmp_path)
-
-
-def test_image_folder_of_different_classes_is_named(tmp_path):
-    folder(tmp_path, {**LAYOUT, ("test", "eel"): [70]})
-    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))}.*different classes"):
-        datasets.image_folder(tmp_path)
-
-
-def test_image_of_another_size_is_named(tmp_path):
-    folder(tmp_path, LAYOUT)
-    odd = tmp_path / "test" / "dog" / "1.png"
-    Image.new("RGB", (7, 5)).save(odd)
-    with pytest.raises(ValueError, match=rf"{re.escape(str(odd))}.*\(3, 5, 7\).*\(3, 5, 6\)"):
-        datasets.image_folder(tmp_path)
-
-
-def test_file_that_is_no_image_is_named(tmp_path):
-    folder(tmp_path, LAYOUT)
-    odd = tmp_path / "test" / "dog" / "1.png"
-    odd.write_bytes(np.random.default_rng(0).bytes(100))
-    with pytest.raises((ValueError, OSError), match=re.escape(str(odd))):
-        datasets.image_folder(tmp_path)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+LAST = ("volumes", "tables", "statistics", "ablations", "figures")
 pytestmark = pytest.mark.slow
 
 
@@ -26,9 +27,13 @@ def profile(tmp_path_factory):
     p = yaml.safe_load((ROOT / "params.yaml").read_text())
     p["images"], p["toy"]["epochs"], p["toy"]["n"], p["figures"]["images"] = 6, 5, 500, 3
     p["toy"]["crowd"] = 12
-    p["train"]["epochs"], p["optimize"]["iterations"], p["optimize"]["search_draws"] = 8, 3, 50
+    p["train"] = {name: {**recipe, "epochs": 8} for name, recipe in p["train"].items()}
+    p["optimize"]["iterations"], p["optimize"]["search_draws"] = 3, 50
     p["certify"]["n"] = 500
     p["statistics"] = {"horizon": 500, "images": 2, "n": 500}
+    p["ablations"] |= {"images": 3, "n": 200, "settings": [{"iterations": 2, "draws": 10}, {"kappa": 0.0, "draws": 2}]}
+    published = {"norm": 2, "training": "augmentation", "sigma": 0.25, "source": "x", "accuracy": {0: 0.5}, "ACR": 0.1}
+    p["published"] = [published]
     p["experiments"] = {k: v for k, v in p["experiments"].items() if k in ("digits-l2-0.25", "digits-l1-0.25")}
     (folder / "params.yaml").write_text(yaml.safe_dump(p))
     return folder
@@ -50,7 +55,7 @@ def executed(profile):
     for stage in ("train", "optimize", "certify", "memory"):
         for experiment in ("digits-l2-0.25", "digits-l1-0.25"):
             done[stage, experiment] = run(profile, stage, experiment=experiment)
-    return {**done, **{stage: run(profile, stage) for stage in ("volumes", "tables", "statistics", "figures")}}
+    return {**done, **{stage: run(profile, stage) for stage in LAST}}
 
 
 def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
@@ -79,6 +84,11 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
         *(f"{m}{answer}" for m in ("isotropic", "anisotropic", "best") for answer in ("", "-with-memory")),
     }
     assert set(metrics) == methods and all(m["ACR"] <= m["AC-proxy-R"] + 1e-12 for m in metrics.values())
+    assert (results / "tables/T1.md").read_text().count("published: x") == 1
+    assert "published" not in (results / "tables/T2.md").read_text()
+    ablation = pd.read_csv(results / "ablations/ablations.csv")
+    assert ablation["setting"].tolist() == ["draws 10, iterations 2", "draws 2, kappa 0.0"]
+    assert len(pd.read_csv(results / "ablations/digits-l2-0.25.csv")) == 6
     rows = pd.read_csv(results / "rows/digits-l2-0.25.csv")
     assert len(rows) == 24 and rows.notna().all().all()
     assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
@@ -95,7 +105,7 @@ def test_running_again_gives_the_same_bytes(profile, executed, tmp_path):
         run(profile, "certify", experiment=experiment)
         run(profile, "memory", experiment=experiment)
     run(profile, "toy")
-    for stage in ("volumes", "tables", "statistics", "figures"):
+    for stage in LAST:
         run(profile, stage)
     after = {p: p.read_bytes() for p in before}
     assert [p.name for p in before if before[p] != after[p]] == []

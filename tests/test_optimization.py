@@ -448,9 +448,9 @@ def test_models_inputs_differ_between_optimization_and_certification(optimize):
 def test_search_uses_common_draws_for_all_scales(name):
     """The search compares like with like; the paper's ascent draws afresh at each step.
 
-    Of the search, the class takes 30 draws, then each of 3 scales a quarter of them, and at last 30 again.
+    Of the search, the class takes 30 draws, then each of 3 scales.
     """
-    seen, draws = [], [30, 8, 8, 8, 30, 30, 30] if name == "isotropic" else [20] * 5
+    seen, draws = [], [30] * 4 if name == "isotropic" else [20] * 5
     model = Classifier(Recorder(network(), seen.append), batch_size=draws[0])
     SHORT[name](model, torch.full((1, 1, 4, 4), 0.5), GaussianNoise(0.25), seed=0)
     assert len(seen) == len(draws)
@@ -606,6 +606,7 @@ def test_number_of_draws_outside_its_domain_is_refused(name, n):
         (["isotropic"], {"scales": (1.0, math.nan)}, "nan"),
         (["isotropic"], {"scales": (1.0, math.inf)}, "inf"),
         (["isotropic"], {"scales": ()}, "scales"),
+        (["isotropic"], {"scales": (2.0, 1.0)}, "ascending"),
         (["anisotropic"], {"temperature": 0.0}, "0.0"),
         (["anisotropic"], {"outside": -0.1}, "-0.1"),
         (["anisotropic"], {"outside": 1.5}, "1.5"),

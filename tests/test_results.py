@@ -65,8 +65,8 @@ def test_round_down_on_random_numbers():
 
 
 EXPERIMENTS = {
-    "a": SimpleNamespace(scheme="augmentation", sigma=0.25, noise="gaussian"),
-    "b": SimpleNamespace(scheme="augmentation", sigma=0.5, noise="gaussian"),
+    "a": SimpleNamespace(training="augmentation", sigma=0.25, noise="gaussian"),
+    "b": SimpleNamespace(training="augmentation", sigma=0.5, noise="gaussian"),
 }
 
 
@@ -82,6 +82,20 @@ def test_tables_take_the_best_over_sigma_column_by_column():
     assert list(each["ACR"]) == pytest.approx([0.375, 0.375, 0.225, 0.225])
     best = results.best_over_sigma(each)
     assert list(best["method"]) == ["Fixed sigma", "Anisotropic (ANCER)"] and list(best["ACR"]) == [0.375, 0.375]
+
+
+def test_published_lines_stand_beside_ours_and_leave_out_what_they_do_not_say(tmp_path):
+    entry = {"norm": 2, "training": "augmentation", "sigma": 0.5, "source": "X 2019", "accuracy": {0: 0.7}, "ACR": 0.5}
+    published = results.published_table([entry, {**entry, "sigma": 0.25, "ACR": 0.4}], [0, 0.55])
+    each = results.certified_table(EXPERIMENTS, {"a": rows_of(1.0), "b": rows_of(0.6)}, [0, 0.55])
+    table = pd.concat([each, published], ignore_index=True)
+    best = results.best_over_sigma(table).set_index("answer")
+    assert best.loc["published: X 2019", ["ACR", "AC-proxy-R", "r = 0"]].tolist() == [0.5, 0.5, 0.7]
+    assert list(best.loc["certificate alone", ["ACR"]]) == [0.375]
+    results.write_table(table, tmp_path / "T")
+    line = next(x for x in (tmp_path / "T.md").read_text().splitlines() if "X 2019" in x)
+    assert [cell.strip() for cell in line.split("|")[5:8]] == ["0.700", "", "0.500"]
+    assert len(results.published_table([], [0])) == 0
 
 
 def test_written_tables_agree_and_round_down(tmp_path):

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from ancer import store
+from ancer.files import write_tensors
+from ancer.noise import UniformNoise
 
 KEY = "0123456789abcdef"
 
@@ -139,6 +141,17 @@ def test_theta_store_resumes_and_joins(tmp_path):
     assert theta["isotropic"].tolist() == [24, 4] and theta["anisotropic"].tolist() == [[48], [8]]
     with pytest.raises(ValueError, match="no theta for image 5"):
         store.read_theta(path, [4, 5])
+
+
+@pytest.mark.parametrize("lattice, snapped", [(None, 0.433), (1 / 16, 0.40625)])
+def test_sampled_theta_is_the_one_certified_with_fixed_among_them(tmp_path, lattice, snapped):
+    """Uniform noise on a lattice has theta at half-odd multiples of its step only: 0.433 becomes 6.5 / 16."""
+    path, x = tmp_path / "theta.safetensors", torch.full((2, 1, 2, 2), 0.5)
+    write_tensors(path, {"indices": torch.tensor([4, 9]), "isotropic": torch.tensor([0.433, 0.25])}, {})
+    theta = store.read_sampled_theta(path, x, [9, 4], UniformNoise(0.433), lattice)
+    assert list(theta) == ["fixed", "isotropic"] and theta["fixed"].shape == (2, 1, 1, 1)
+    assert theta["fixed"].flatten().tolist() == pytest.approx([snapped] * 2, abs=1e-6)
+    assert theta["isotropic"][1].item() == pytest.approx(snapped, abs=1e-6)
 
 
 def test_missing_and_broken_files_say_what_to_do(tmp_path):
