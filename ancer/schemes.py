@@ -51,7 +51,7 @@ def macer_loss(
     smoothed = _log_mean(logits)
     top, classes = _log_mean(sharpness * logits).exp().topk(2, dim=1)
     gap = torch.special.ndtri(top[:, 0]) - torch.special.ndtri(top[:, 1])
-    counts = (classes[:, 0] == labels) & gap.isfinite() & (gap <= hinge)
+    counts = (classes[:, 0] == labels) & (gap <= hinge)
     top = top[counts]  # ndtri again, without the others: the gradient of an infinite one would be NaN
     missing = hinge - (torch.special.ndtri(top[:, 0]) - torch.special.ndtri(top[:, 1]))
     return F.nll_loss(smoothed, labels) + weight * missing.sum() / len(x)
@@ -100,7 +100,8 @@ def pgd(smoothed: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, epsilon
 
 def ddn(smoothed: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
     """Decoupled direction and norm (Rony et al. 2019) from norm 1, which each step changes by 5 %: down where the
-    class is wrong already, else up. The smallest perturbation found, cut to epsilon; none where none was found."""
+    class is wrong already, else up. The smallest perturbation found, cut to epsilon; none where none was found.
+    (SmoothAdv's own copy starts at epsilon and bounds the norm by the box.)"""
     ones = [1] * (x.dim() - 1)
     delta, found = torch.zeros_like(x), torch.zeros_like(x)
     norm, least = torch.ones(len(x), device=x.device), torch.full((len(x),), math.inf, device=x.device)

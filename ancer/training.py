@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,12 +50,13 @@ def train(
     """Train `module` in place on images (M, ...) in [0, 1] and labels (M,) under `noise`; return it in eval mode.
 
     noise: one scale for all images. scheme: a key of `schemes.SCHEMES`; options: keyword arguments of its loss.
-    optimizer: "adamw" or "sgd" (momentum 0.9, Nesterov); schedule: "one_cycle", which peaks at lr, or "cosine",
-    which starts there. crop: images are shifted by up to so many pixels each way, zeros moving in; flip: mirrored
-    with probability 1/2. dtype: bfloat16 means autocast, the parameters stay float32. progress(epoch, mean loss) is
-    called after each epoch. resume: a file that keeps the state after each epoch; where it is there, training goes
-    on from it and ends as an unbroken run would (its epochs are reported again). The file is of this call alone:
-    name it by all of its arguments, and remove it afterwards.
+    optimizer: "adamw" or "sgd" (momentum 0.9, Nesterov); schedule: "one_cycle", which peaks at lr (and moves the
+    momentum, or AdamW's beta_1, from 0.95 to 0.85 and back), or "cosine", which starts there. crop: images are shifted
+    by up to so many pixels each way, zeros moving in; flip: mirrored with probability 1/2. dtype: bfloat16 means
+    autocast, the parameters stay float32. progress(epoch, mean loss) is called after each epoch. resume: a file that
+    keeps the state after each epoch; where it is there, training goes on from it and ends as an unbroken run would (its
+    epochs are reported again; dropout has noise of its own, which is not kept). The file is of this call alone: name it
+    by all of its arguments, and remove it afterwards.
 
     Raises ValueError on arguments outside their domain or a foreign file, FloatingPointError when the loss is no
     longer finite.
@@ -132,13 +132,20 @@ def train(
 
 
 def _check_scheme(scheme: str, options: dict) -> None:
-    """Raise ValueError for an unknown scheme, an option that its loss does not have, or an unknown attack."""
+    """Raise ValueError for an unknown scheme, an option that its loss does not have, or a value outside its domain."""
     if scheme not in SCHEMES:
         raise ValueError(f"unknown training scheme {scheme!r}: choose one of {sorted(SCHEMES)}")
-    known = [p.name for p in inspect.signature(SCHEMES[scheme]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
+    parameters = inspect.signature(SCHEMES[scheme]).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for name, value in options.items():
         if name not in known:
             raise ValueError(f"the scheme {scheme!r} has no option {name!r}: it has {', '.join(known) or 'none'}")
+        if isinstance(known[name], str):
+            continue
+        whole = isinstance(known[name], int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= whole:
+            domain = "a whole number >= 1" if whole else "a number >= 0 (write 0.001, not 1e-3)"
+            raise ValueError(f"option {name} of the scheme {scheme!r} must be {domain}, found {value!r}")
     if options.get("attack", "pgd") not in ATTACKS:
         raise ValueError(f"unknown attack {options['attack']!r}: choose one of {sorted(ATTACKS)}")
 
@@ -167,6 +174,6 @@ def _restore(path: str | Path, parts: dict, stream: torch.Generator) -> list[flo
             part.load_state_dict(state[name])
         stream.set_state(state["stream"])
         return state["losses"]
-    except (pickle.UnpicklingError, EOFError, OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a foreign file can raise nearly anything
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a state of this training ({reason}): remove it to train anew") from None
