@@ -152,4 +152,5 @@ def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committ
     gap = LAWS[provenance["noise"][0]](1.0).gap(torch.from_numpy(bound - 1e-8)).clamp(min=0).numpy()  # less the slack
     assert (best["proxy_radius"] >= fixed["theta_gmean"] * gap).all() and (gap > 0).mean() > 0.5
     assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
-    assert set(rows["arithmetic"]) == {"lattice 0.0625" if path.stem.startswith("digits") else f"lattice {1 / 255:.17g}"}
+    step = 1 / 16 if path.stem.startswith("digits") else 1 / 255
+    assert set(rows["arithmetic"]) == {f"lattice {step:.17g}"}
