@@ -155,7 +155,7 @@ def test_overrides_leave_the_profiles_results_alone(profile, executed):
     [
         ({"experiment": "digits-l3"}, "unknown experiment 'digits-l3'"),
         ({"experimnet": "digits-l2-0.25"}, "unknown parameter -p experimnet"),
-        ({"images": 100_000}, "images must lie in 1..359"),
+        ({"images": 100_000}, "digits has 359 test images with every = 1, found images = 100000"),
     ],
 )
 def test_bad_parameters_of_papermill_are_named(profile, parameters, message):
