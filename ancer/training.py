@@ -151,8 +151,10 @@ def _check_scheme(scheme: str, options: dict) -> None:
 
 
 def _augmented(x: Tensor, stream: torch.Generator, crop: int, flip: bool) -> Tensor:
-    """Images x (B, C, H, W), each shifted by up to `crop` pixels and mirrored by chance."""
-    count, _, height, width = x.shape if crop or flip else (len(x), 0, 0, 0)
+    """Images x (B, C, H, W), shifted by up to `crop` pixels and mirrored by chance; with neither, any x."""
+    if not (crop or flip):
+        return x
+    count, _, height, width = x.shape
     if crop:
         moves = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=stream, device=x.device)
         rows = moves[0] + torch.arange(height, device=x.device)

@@ -4,11 +4,11 @@ import inspect
 from pathlib import Path
 
 import pandas as pd
-import papermill
 import pytest
 import torch
 import yaml
 from PIL import Image
+from test_notebooks import run
 
 from ancer import networks, noise, pipeline, schemes, training
 from ancer.results import average_certified_radius, certified_accuracy
@@ -89,7 +89,7 @@ def test_published_rows_are_our_metrics_on_the_published_logs(profile, network):
 def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     """224x224 crops of images of several sizes, ResNet-50 of random weights in the format of Cohen et al., tiny N."""
     text = (ROOT / "profiles/imagenet/params.yaml").read_text()
-    p = {k: v for k, v in yaml.safe_load(text).items() if not k.startswith("x-")}
+    p = yaml.safe_load(text)
     (name,) = [n for n in p["experiments"] if n.startswith("imagenet-gaussian")]
     p["experiments"] = {name: p["experiments"][name]}
     p |= {"images": 2, "every": 3}
@@ -113,14 +113,7 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     cohen = {"epoch": 90, "arch": "resnet50", "optimizer": {}}
     torch.save({**cohen, "state_dict": {f"1.module.{k}": v for k, v in state.items()}}, file)
     for stage in ("train", "optimize", "certify", "memory", "volumes", "tables", "figures"):
-        experiment = {"experiment": name} if stage in ("train", "optimize", "certify", "memory") else {}
-        papermill.execute_notebook(
-            ROOT / f"notebooks/{stage}.ipynb",
-            tmp_path / f"{stage}.ipynb",
-            {**experiment, "profile": str(tmp_path)},
-            engine_name="ancer",
-            progress_bar=False,
-        )
+        run(tmp_path, stage, **({"experiment": name} if stage in ("train", "optimize", "certify", "memory") else {}))
     rows = pd.read_csv(tmp_path / "results/rows" / f"{name}.csv")
     assert rows["idx"].tolist() == [0, 3] * 4 and rows["label"].tolist() == [0, 1] * 4
     assert (rows["n"] == 20).all() and rows.notna().all().all()
