@@ -6,15 +6,7 @@ from pathlib import Path
 from papermill.engines import NBClientEngine
 
 from ancer.pipeline import tidy
-
-# How the kernel's process runs on Linux. glibc gives every large tensor back to the system and takes it again, page by
-# page: kept instead, the digits' float32 forward pass is three times as fast. Threads that spin while they wait cost
-# ten times the work on a busy machine, threads that sleep at once a third of the speed on a quiet one: spin shortly.
-PROCESS = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "GOMP_SPINCOUNT": "2000",
-}
+from ancer.workers import PROCESS
 
 
 class Engine(NBClientEngine):

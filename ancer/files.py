@@ -26,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_suffix(path.suffix + ".part")
     with writing(path):
         part.write_text(text)
-        os.replace(part, path)
+        _replace(part, path)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -34,7 +34,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     part = path.with_suffix(".part")
     with writing(path):
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata=metadata)
-        os.replace(part, path)
+        _replace(part, path)
 
 
 def write_state(path: Path, state: dict) -> None:
@@ -45,7 +45,14 @@ def write_state(path: Path, state: dict) -> None:
         buffer = BytesIO()
         torch.save(state, buffer)  # to a file it would turn the disk's error into one of its own
         part.write_bytes(buffer.getbuffer())
-        os.replace(part, path)
+        _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """`part` becomes `path` once it is on the disk: a machine that is lost leaves the old file or the new one."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -17,6 +17,8 @@ SCHEMA = {
     "seed": int,
     "images": int,
     "every": int,
+    "cluster": dict,
+    "tasks": {"optimize": int, "certify": int},
     "evaluate": {"batch_size": int, "dtype": str, "memory_format": str, "fold": bool},
     "toy": {"sigma": float, "epochs": int, "batch_size": int, "lr": float, "points": list, "crowd": int, "n": int},
     "train": dict,
@@ -84,9 +86,12 @@ def load_parameters(
     values = {name: value for name, value in values.items() if not str(name).startswith("x-")}
     experiments = values.pop("experiments", {})
     _check(values, SCHEMA, "params.yaml")
+    for stage, count in values["tasks"].items():
+        if count < 1:
+            raise ValueError(f"params.yaml: tasks: {stage} must be at least 1, found {count}")
     for name, recipe in values["train"].items():
-        schema = READY if isinstance(recipe, dict) and recipe.get("scheme") == "published" else RECIPE
-        _check(recipe, schema, f"params.yaml: train: {name}")
+        recipe = recipe or {}
+        _check(recipe, READY if recipe.get("scheme") == "published" else RECIPE, f"params.yaml: train: {name}")
     for item in values["published"]:
         _check(item, PUBLISHED, "params.yaml: published")
     for name, item in experiments.items():
@@ -94,6 +99,8 @@ def load_parameters(
         if item["training"] not in values["train"]:
             found, known = item["training"], ", ".join(values["train"])
             raise ValueError(f"params.yaml: experiments: {name}: no recipe {found!r} in train: it has {known}")
+        if values["train"][item["training"]]["scheme"] == "published" and "file" not in item["options"]:
+            raise ValueError(f"params.yaml: experiments: {name}: options must name a published checkpoint's file")
     parameters = SimpleNamespace(
         **{k: SimpleNamespace(**v) if isinstance(v, dict) else v for k, v in values.items()},
         experiments={
@@ -169,18 +176,24 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def progress(chunks: Sequence[Sequence], what: str) -> Iterator[Sequence]:
-    """Yield each chunk and keep one line: images done, rate, time left; the last line holds no time."""
+def progress(
+    finished: Iterable, what: str, total: int, images: Callable[..., int] = len, dashboard: str = ""
+) -> Iterator:
+    """Yield each item and keep one line: images done, rate, time left, and where to see more; the last has no time.
+
+    total: images in all; images: how many of them an item is.
+    """
     from IPython.display import clear_output
 
-    total, done, start = sum(map(len, chunks)), 0, time.perf_counter()
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
+    done, start = 0, time.perf_counter()
+    for item in finished:
+        yield item
+        done += images(item)
         rate = done / (time.perf_counter() - start)
         clear_output(wait=True)
         if done < total:
-            print(f"{what}: {done} of {total} images, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
+            left = f"{(total - done) / rate:.0f} s left{f', dashboard: {dashboard}' if dashboard else ''}"
+            print(f"{what}: {done} of {total} images, {rate:.1f} a second, {left}")
     clear_output(wait=True)
     print(f"{what}: done")
 

@@ -2,28 +2,24 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ancer.files import read_tensors, write_tensors, write_text, writing
 from ancer.models import machine
 from ancer.noise import Noise
-
-if TYPE_CHECKING:  # certificates are only passed through: optimizing needs no certification
-    from ancer.best import Best
-    from ancer.certification import Certificate
-    from ancer.memory import Answer
 
 
 def key_of(**everything) -> str:
@@ -34,66 +30,6 @@ def key_of(**everything) -> str:
 def code_key(*modules) -> str:
     """A hash of the source of the modules that compute a result."""
     return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()[:16]
-
-
-def arithmetic(lattice: float | None) -> str:
-    """How noise and pixels were added, as rows and their provenance say it."""
-    return f"lattice {lattice:.17g}" if lattice else "not floating-point sound"
-
-
-def row(certificate: "Certificate", *, method: str, label: int, seed: int, draws: int) -> dict:
-    """One row: one image, one method (full precision; theta in the units of x).
-
-    candidate: whose theta it is; draws: noisy copies spent, selection included.
-    """
-    theta = certificate.theta.double()
-    return {
-        "method": method,
-        "candidate": method,
-        "idx": certificate.index,
-        "label": label,
-        "prediction": certificate.prediction,
-        "correct": int(certificate.prediction == label),
-        "p_a_lower": certificate.p_a_lower,
-        "count": certificate.count,
-        "gap": certificate.gap,
-        "radius": certificate.radius,
-        "proxy_radius": certificate.proxy_radius,
-        "box_proxy_radius": certificate.box_proxy_radius,
-        "log_volume": certificate.log_volume,
-        "theta_min": theta.min().item(),
-        "theta_gmean": theta.log().mean().exp().item(),
-        "theta_max": theta.max().item(),
-        "n": certificate.n,
-        "draws": draws,
-        "alpha": certificate.alpha,
-        "seed": seed,
-        "arithmetic": arithmetic(certificate.lattice),
-    }
-
-
-def best_row(best: "Best", *, label: int, seed: int) -> dict:
-    """One row of `certify_best`, largest volume: the certificate reported, at the level of all candidates together."""
-    certified = row(best.certificate, method="best", label=label, seed=seed, draws=best.draws)
-    return {**certified, "candidate": best.names[0], "alpha": best.alpha}
-
-
-def answer_row(answer: "Answer", certificate: "Certificate", *, method: str, label: int) -> dict:
-    """One row of answers through a memory: what may be reported, and what happened to the certificate."""
-    region = answer.region
-    return {
-        "method": method,
-        "idx": certificate.index,
-        "label": label,
-        "prediction": answer.prediction,
-        "correct": int(answer.prediction == label),
-        "radius": region.radius if region else 0.0,
-        "proxy_radius": region.proxy_radius if region else 0.0,
-        "box_proxy_radius": region.box_proxy_radius if region else 0.0,
-        "log_volume": region.log_volume if region else float("-inf"),
-        "conflicts": answer.conflicts,
-        "event": answer.event,
-    }
 
 
 class _Locked:
@@ -112,21 +48,24 @@ class _Locked:
             except Timeout:
                 owner = self.owner.read_text() if self.owner.exists() else "another process"
                 raise RuntimeError(f"{self.path} is being written by {owner}: wait for it or stop it") from None
-        self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         return self
 
     def __exit__(self, *_):
-        self.owner.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that went read-only keeps both; its own error is the one to be seen
+            self.owner.unlink(missing_ok=True)
         self._lock.release()
-        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 class RowStore(_Locked):
     """Rows of one experiment: append-only, locked JSON lines while it runs; CSV when it is done.
 
     path: the CSV. key: hash of all that affects a row (`key_of`); rows of another key are left alone and never
-    used. `with RowStore(...) as store:` finds what an earlier, killed run finished; a half-written last line is
-    dropped and computed again.
+    used. `with RowStore(...) as store:` finds what earlier runs finished, whether they were killed or not; a
+    half-written last line is dropped and computed again. The lines stay when the CSV is written: a run that is repeated
+    because something else changed computes nothing again. To have rows computed afresh, remove <path>.<key>.jsonl.
     """
 
     def __init__(self, path: str | Path, *, key: str):
@@ -138,7 +77,7 @@ class RowStore(_Locked):
         text = self.partial.read_bytes() if self.partial.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]
         self.rows = [json.loads(line) for line in whole.splitlines()]
-        with open(self.partial, "ab") as file:
+        with writing(self.partial), open(self.partial, "ab") as file:
             file.truncate(len(whole))
         return self
 
@@ -167,7 +106,6 @@ class RowStore(_Locked):
         rows = rows.drop(columns="seconds")
         write_text(self.path, rows.to_csv(index=False))
         write_text(self.path.with_suffix(".json"), json.dumps(provenance, indent=2, sort_keys=True) + "\n")
-        self.partial.unlink()
         return rows, seconds
 
 
@@ -181,7 +119,8 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 class ThetaStore(_Locked):
     """theta of one experiment: one file a chunk while it runs, one safetensors file when it is done.
 
-    The file holds `indices` (M,) and, for each method, a tensor whose first dimension is M.
+    The file holds `indices` (M,) and, for each method, a tensor whose first dimension is M. It is made on the disk,
+    never in memory. The chunks stay, like the lines of `RowStore`, in <path>.<key>.parts.
     """
 
     def __init__(self, path: str | Path, *, key: str):
@@ -190,7 +129,8 @@ class ThetaStore(_Locked):
 
     def __enter__(self):
         super().__enter__()
-        self.parts.mkdir(exist_ok=True)
+        with writing(self.parts):
+            self.parts.mkdir(exist_ok=True)
         return self
 
     def _part(self, indices: Sequence[int]) -> Path:
@@ -208,24 +148,39 @@ class ThetaStore(_Locked):
 
     def finish(self, chunks: Sequence[Sequence[int]], *, provenance: dict) -> dict[str, float]:
         """Join the chunks into the file; returns the seconds spent on each method."""
-        parts = [_load(self._part(indices)) for indices in chunks]
-        joined = {name: torch.cat([tensors[name] for tensors, _ in parts]) for name in parts[0][0]}
-        write_tensors(self.path, joined, {"provenance": json.dumps(provenance, sort_keys=True)})
-        seconds = pd.DataFrame([json.loads(metadata["seconds"]) for _, metadata in parts]).sum()
-        shutil.rmtree(self.parts)
-        return {name: float(s) for name, s in seconds.items()}
+        seconds, total, files = [], sum(map(len, chunks)), self.parts / "joined"
+        shutil.rmtree(files, ignore_errors=True)  # of a run that was killed while it joined
+        for part in map(self._part, chunks):
+            with _whole(part):
+                tensors, metadata = read_tensors(part)
+            with writing(files):
+                files.mkdir(exist_ok=True)
+                for name, t in tensors.items():
+                    with open(files / name, "ab") as file:
+                        file.write(t.numpy().tobytes())
+            seconds.append(json.loads(metadata["seconds"]))
+        whole = {}
+        for name, t in tensors.items():
+            shape = (total, *t.shape[1:])
+            mapped = torch.from_file(str(files / name), shared=True, size=math.prod(shape), dtype=t.dtype)
+            whole[name] = mapped.reshape(shape)
+        write_tensors(self.path, whole, {"provenance": json.dumps(provenance, sort_keys=True)})
+        shutil.rmtree(files)
+        return {name: float(s) for name, s in pd.DataFrame(seconds).sum().items()}
 
 
 def read_theta(path: str | Path, indices: Sequence[int]) -> dict[str, Tensor]:
-    """theta of each method for the images `indices`, from a finished file."""
+    """theta of each method for the images `indices`, from a finished file, of which no more is read."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no theta at {path}: run the optimize stage (dvc repro) first")
-    tensors, _ = _load(Path(path))
-    position = {index: k for k, index in enumerate(tensors.pop("indices").tolist())}
-    absent = [i for i in indices if i not in position]
-    if absent:
-        raise ValueError(f"{path} has no theta for image {absent[0]}: run the optimize stage for these images")
-    return {name: t[[position[i] for i in indices]] for name, t in tensors.items()}
+    with _whole(path), safe_open(path, framework="pt") as file:
+        position = {index: k for k, index in enumerate(file.get_tensor("indices").tolist())}
+        absent = [i for i in indices if i not in position]
+        if absent:
+            raise ValueError(f"{path} has no theta for image {absent[0]}: run the optimize stage for these images")
+        at = [position[i] for i in indices]
+        whole = {name: file.get_slice(name) for name in file.keys() if name != "indices"}
+        return {name: torch.cat([t[k : k + 1] for k in at]) for name, t in whole.items()}
 
 
 def read_sampled_theta(
@@ -259,8 +214,10 @@ class Stopwatch:
         self.seconds = time.perf_counter() - self._start
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn the error of a file that was cut or is of another kind into one that says so."""
     try:
-        return read_tensors(path)
+        yield
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not a theta file ({error}): remove it and optimize again") from None

@@ -21,6 +21,7 @@ from ancer.optimization import (
     optimize_isotropic_paper,
 )
 from ancer.pipeline import load_parameters
+from ancer.rows import row
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +59,7 @@ def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
         certificates = certify(f, x, law(values), n=p.certify.n, n0=p.certify.n0, alpha=p.certify.alpha, **common)
         labels = data.labels.tolist()
         rows = [
-            store.row(c, method=name, label=y, seed=p.seed, draws=c.n)
+            row(c, method=name, label=y, seed=p.seed, draws=c.n)
             for c, y in zip(certificates, labels, strict=True)
         ]
         lines.append({"theta": name, **results.summary(pd.DataFrame(rows)), "s per image": seconds[name] / images})

@@ -12,7 +12,7 @@ c. against ART;  e. growth with images and draws, peak memory.
 
 The published code and ART get the network as their authors run it, float32 and contiguous; the published code gets
 probabilities, and batches of 1,000 to certify. "default process" is the published code without our process settings
-(memory, threads; `engine.PROCESS`), on a quarter of those images. Ours runs as a user of this machine would choose
+(memory, threads; `workers.PROCESS`), on a quarter of those images. Ours runs as a user of this machine would choose
 (see CASES).
 """
 

@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STAGES = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()}
 FLOORS = [
-    {"files", "networks", "noise", "checkpoints", "geometry", "regions", "datasets", "models", "confidence", "storage"},
+    {"files", "networks", "noise", "checkpoints", "geometry", "regions", "datasets", "models", "confidence", "storage"}
+    | {"workers"},
     {"smoothing", "schemes", "training"},
     {"search", "optimization", "stopping", "certification", "best"},
-    {"memory", "store", "results"},
+    {"memory", "store", "rows", "tasks", "results"},
     {"plots", "pipeline", "engine"},
 ]
 BENEATH = {  # pairs on one floor, the second beneath the first
@@ -37,6 +38,8 @@ BENEATH = {  # pairs on one floor, the second beneath the first
     ("certification", "stopping"),
     ("best", "stopping"),
     ("best", "certification"),
+    ("rows", "store"),
+    ("tasks", "store"),
     ("plots", "results"),
     ("engine", "pipeline"),
 }
@@ -110,7 +113,7 @@ def test_stage_depends_on_exactly_the_parameters_its_notebook_reads(stage):
     stated = {p.split(".")[0] for p in body(stage).get("params", [])}
     if f".build/experiments/{'${key}'}.yaml" in body(stage)["deps"]:
         stated.add("experiment")
-    assert {name for name, _ in used} - {"folder", "output"} == stated
+    assert {name for name, _ in used} - {"folder", "output", "cluster", "tasks"} == stated
     for partial in [p for p in body(stage).get("params", []) if "." in p]:
         section, key = partial.split(".")
         assert {k for s, k in used if s == section} <= {p.split(".")[1] for p in body(stage)["params"] if "." in p}, key
@@ -161,9 +164,12 @@ def test_the_default_profile_is_as_the_issue_asks():
     [
         (("certify", "alhpa"), 0.001, "unknown parameter 'alhpa': did you mean 'alpha'"),
         (("certify", "alpha"), "1e-3", r"alpha must be of type float, found '1e-3' \(write 0.001"),
+        (("tasks", "certify"), 0, "tasks: certify must be at least 1, found 0"),
         (("seed",), True, "seed must be of type int, found True"),
         (("images",), 10.5, "images must be of type int, found 10.5"),
         (("train", "stability", "epochs"), None, "train: stability: epochs must be of type int, found None"),
+        (("train", "stability"), None, "train: stability: parameter 'scheme' is missing"),
+        (("train", "stability"), {"scheme": "published", "source": "rs4a"}, "digits-l1-0.25: options must name"),
         (("train", "stability", "scheme"), "published", "unknown parameter 'batch_size': known: scheme, source"),
         (("experiments", "digits-l2-0.25", "training"), "macer", "no recipe 'macer' in train: it has augm"),
         (("published",), [{"norm": 2}], "published: parameter 'training' is missing"),
@@ -186,6 +192,19 @@ def test_parts_to_build_from_are_no_parameters(tmp_path):
     (tmp_path / "params.yaml").write_text(text)
     p = pipeline.load_parameters("digits-l1-0.5", profile=tmp_path)
     assert p.images == 7 and p.experiment.recipe == p.train.stability and p.train.stability["epochs"] == 200
+
+
+def test_progress_counts_images_and_ends_without_a_time(capsys):
+    yielded = []
+    for chunk in pipeline.progress([[4, 9], [14]], "certify", 3):
+        yielded.append(chunk)
+    said = capsys.readouterr().out
+    assert yielded == [[4, 9], [14]]
+    assert re.search(r"certify: 2 of 3 images, [\d.]+ a second, \d+ s left", said) and said.endswith("certify: done\n")
+    items = [("a", 2), ("b", 3)]
+    assert list(pipeline.progress(items, "x", 5, lambda item: item[1], "http://h")) == items
+    said = capsys.readouterr().out
+    assert "x: 2 of 5 images" in said and "s left, dashboard: http://h\n" in said and said.endswith("x: done\n")
 
 
 def test_epochs_are_reported_with_the_losses(capsys):

@@ -13,6 +13,8 @@ import torch
 from ancer import store
 from ancer.files import write_tensors
 from ancer.noise import UniformNoise
+from ancer.rows import best_row
+from ancer.rows import row as row_of
 
 KEY = "0123456789abcdef"
 
@@ -40,7 +42,17 @@ def test_finished_rows_are_full_precision_and_in_order(tmp_path):
     assert list(read["radius"]) == [0.1 + 0.2 * i for i in range(4)] * 2  # exactly, 0.30000000000000004 included
     assert (read["log_volume"] == float("-inf")).all()
     assert json.loads((tmp_path / "r.json").read_text()) == {"key": KEY}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.csv", "r.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"r.{KEY}.jsonl", "r.csv", "r.json"]
+
+
+def test_finished_rows_are_found_again(tmp_path):
+    """A run that is repeated for another reason computes nothing, and gives the same files and seconds."""
+    _, seconds = fill(tmp_path / "r.csv")
+    before = (tmp_path / "r.csv").read_bytes()
+    with store.RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        assert rows.missing("fixed", range(4)) == [] == rows.missing("isotropic", range(4))
+        assert rows.finish(methods=["fixed", "isotropic"], indices=range(4), provenance={"key": KEY})[1] == seconds
+    assert (tmp_path / "r.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize("stop", range(8))
@@ -169,12 +181,12 @@ def test_row_holds_the_certificate_in_full_precision():
         index=4, prediction=1, p_a_lower=0.9, count=97, gap=1.2, radius=0.3, proxy_radius=0.6, box_proxy_radius=0.5,
         log_volume=-3.5, theta=torch.tensor([0.25, 1.0]), n=100, alpha=0.05, lattice=None,
     )  # fmt: skip
-    made = store.row(certificate, method="anisotropic", label=2, seed=7, draws=110)
+    made = row_of(certificate, method="anisotropic", label=2, seed=7, draws=110)
     assert (made["correct"], made["theta_min"], made["theta_gmean"], made["theta_max"]) == (0, 0.25, 0.5, 1.0)
     assert (made["candidate"], made["draws"], made["arithmetic"]) == ("anisotropic", 110, "not floating-point sound")
     assert pd.DataFrame([made]).notna().all().all()
     certificate.lattice = 1 / 16
     best = SimpleNamespace(certificate=certificate, names=("fixed", "isotropic"), alpha=0.1, draws=500)
-    made = store.best_row(best, label=1, seed=7)
+    made = best_row(best, label=1, seed=7)
     assert (made["method"], made["candidate"], made["alpha"], made["draws"]) == ("best", "fixed", 0.1, 500)
     assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")
