@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
-# As ancer/workers.py has them for kernels and workers: threads spin shortly while they wait, memory is kept, not faulted in again.
+# As ancer/workers.py has them for kernels and workers: threads spin shortly while they wait, memory is kept.
 export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824

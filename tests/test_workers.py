@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,50 +110,44 @@ def importable(monkeypatch):
 
 
 @pytest.fixture
-def scheduler(tmp_path, importable):
+def scheduler(importable):
     """A scheduler as a user starts one, its address and its process."""
-    file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--dashboard-address", ":0", "--scheduler-file", str(file)], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*command, "--dashboard-address", ":0"], stderr=subprocess.PIPE, text=True)
     address = next(line for line in process.stderr if "Scheduler at:" in line).split()[-1]
     yield address, process
     process.kill()
     process.communicate()
 
 
-def start_worker(address, *options):
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard", *options]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@contextmanager
+def a_worker(address, threads):
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard", "--nthreads", threads]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.slow
 def test_scheduler_that_dies_ends_the_run_with_an_error(scheduler):
     address, process = scheduler
-    worker = start_worker(address, "--nthreads", "1")
-    try:
-        with no_scheduler_for_long(), workers({"address": address}) as run:
-            results = run(square, ((k,) for k in range(1000)))
-            assert next(results)[1] is not None
-            process.kill()
-            with pytest.raises(RuntimeError, match=r"scheduler was lost: .* what is finished is kept"):
-                list(results)
-    finally:
-        worker.kill()
-        worker.wait()
+    with a_worker(address, "1"), no_scheduler_for_long(), workers({"address": address}) as run:
+        results = run(square, ((k,) for k in range(1000)))
+        assert next(results)[1] is not None
+        process.kill()
+        with pytest.raises(RuntimeError, match=r"scheduler was lost: .* what is finished is kept"):
+            list(results)
 
 
 @pytest.mark.slow
 def test_worker_of_several_threads_is_refused(scheduler, small):
     """torch's switches for exact arithmetic belong to the process: two tasks at once would undo each other's."""
-    worker = start_worker(scheduler[0], "--nthreads", "2")
-    try:
-        with workers({"address": scheduler[0]}) as run, pytest.raises(RuntimeError, match="runs 2 tasks at once"):
+    with a_worker(scheduler[0], "2"), workers({"address": scheduler[0]}) as run:
+        with pytest.raises(RuntimeError, match="runs 2 tasks at once"):
             list(run(tasks.describe, [(small,)]))
-    finally:
-        worker.kill()
-        worker.wait()
 
 
 @pytest.mark.slow
