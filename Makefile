@@ -21,7 +21,7 @@ all: $(VENV)/.installed
 	dvc repro
 	@cat results/tables/T1.md; echo; cat results/tables/T2.md; echo; cat results/tables/T3.md; echo
 	@cat results/timing/T4.md; echo
-	@echo "All tables: results/tables/, figures: results/figures/ and results/toy/, executed notebooks: results/notebooks/"
+	@echo "All of it to be read in a browser: results/report/index.html"
 
 test: $(VENV)/.tested
 	ruff check .
@@ -36,9 +36,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
-	pip install -q -c requirements.lock -e .
+	pip install -q -c requirements.lock -e '.[explore]'
+	ln -sf $(CURDIR)/jupyter_lab_config.py $(VENV)/etc/jupyter/
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	pip install -q -c requirements.lock -e '.[test,dask]'
+	pip install -q -c requirements.lock -e '.[test,dask,explore]'
 	touch $@

@@ -27,8 +27,11 @@ _ROOMS = {
     "tasks": [],
     "workers": [],
     "results": [],
+    "captions": [],
     "plots": [],
     "pipeline": [],
+    "report": [],
+    "probe": [],
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 

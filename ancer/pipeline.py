@@ -85,6 +85,7 @@ def load_parameters(
     values = yaml.safe_load((folder / "params.yaml").read_text())
     values = {name: value for name, value in values.items() if not str(name).startswith("x-")}
     experiments = values.pop("experiments", {})
+    values["cluster"] = {} if values.get("cluster") is None else values["cluster"]  # nothing means this process
     _check(values, SCHEMA, "params.yaml")
     for stage, count in values["tasks"].items():
         if count < 1:

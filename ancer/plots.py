@@ -1,4 +1,7 @@
-"""The paper's figures from rows and theta. One colour a method in all of them (Okabe-Ito, colour-blind safe)."""
+"""The paper's figures from rows and theta. One colour a method in all of them (Okabe-Ito, colour-blind safe).
+
+No figure of a text is wider than 6.6 inches, a page's column, so that its 8 and 9 points are read as such.
+"""
 
 import io
 from collections.abc import Sequence
@@ -8,15 +11,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Image
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Polygon
 from torch import Tensor
 
+from ancer.captions import CAPTIONS
 from ancer.results import METHODS, NORMS, certified_accuracy
 
 COLORS = {"fixed": "#595959", "isotropic": "#0072B2", "anisotropic": "#D55E00", "best": "#009E73"}
 STYLES = {"fixed": ":", "isotropic": "--", "anisotropic": "-", "best": "-."}  # readable in black and white too
+OTHERS = ("#CC79A7", "#56B4E9", "#000000")  # of the same palette, for what is no method
 RADII = {
     "radius": "certified radius r",
     "proxy_radius": "certified proxy radius r (radius of the ball of equal volume)",
@@ -33,20 +38,22 @@ STYLE = {
 }
 
 
-def save(figure: Figure, path: str | Path | None = None) -> Image:
-    """Close the figure and return it as a picture for the notebook; with a path also write path.svg and path.png.
+def show(figure: Figure, name: str, folder: str | Path | None = None, *, of: str = "") -> None:
+    """Close the figure and display it in the notebook, its caption, CAPTIONS[name], under it.
 
-    Byte for byte the same each time: no date, no version.
+    With a folder also write <folder>/<name>[-<of>].svg and .png, byte for byte the same each time: no date, no version.
     """
     png = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            path = Path(folder) / (f"{name}-{of}" if of else name)
+            path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
             Path(f"{path}.png").write_bytes(png.getvalue())
     plt.close(figure)
-    return Image(png.getvalue(), width=1.1 * 72 * figure.get_size_inches()[0])
+    display(Image(png.getvalue(), width=1.1 * 72 * figure.get_size_inches()[0]))
+    display(Markdown(f"*{of}*. {CAPTIONS[name]}" if of else CAPTIONS[name]))
 
 
 @mpl.rc_context(STYLE)
@@ -56,11 +63,17 @@ def accuracy_curves(experiments: dict, rows: dict[str, pd.DataFrame], *, by: str
     down = -(-len(experiments) // across)
     figure, axes = plt.subplots(down, across, figsize=(3.3 * across, 2.4 * down), squeeze=False, layout="constrained")
     for ax, (name, experiment) in zip(axes.flat, experiments.items(), strict=False):
-        largest = max(rows[name].loc[rows[name]["correct"] == 1, by], default=1.0)
-        grid = np.linspace(0, 1.02 * largest, 400)
+        largest = rows[name].loc[rows[name]["correct"] == 1].groupby("method")[by].max()
+        # a proxy radius runs away where a pixel does not matter, and would press all others against the axis
+        end = 1.02 * min(largest.max(), 5 * largest.get("fixed", np.inf)) if len(largest) else 1.0
+        grid = np.linspace(0, end, 400)
         for method, group in rows[name].groupby("method", sort=False):
             accuracy = certified_accuracy(group, grid, by=by)
             ax.plot(grid, accuracy, STYLES[method], color=COLORS[method], label=METHODS[method])
+        beyond = max(certified_accuracy(group, [end], by=by)[0] for _, group in rows[name].groupby("method"))
+        if beyond:
+            at = {"transform": ax.transAxes, "ha": "right", "va": "top", "fontsize": 8}
+            ax.text(0.98, 0.96, f"{beyond:.1%} beyond", **at)
         ax.set(ylim=(0, 1.02), xlim=(0, grid[-1]))
         ax.set_title(rf"$\ell_{NORMS[experiment.noise]}$, $\sigma$ = {experiment.sigma:g}, {experiment.training}")
         ax.grid(alpha=0.25, linewidth=0.5)
@@ -80,14 +93,14 @@ def theta_gallery(images: np.ndarray, thetas: np.ndarray, starts: np.ndarray, ti
     starts: (M,) isotropic theta.
     """
     ratio = thetas / starts.reshape(-1, 1, 1)
-    size = 1.25 * len(images) + 0.6, 2.9
+    size = 0.75 * len(images) + 0.6, 2.1
     figure, axes = plt.subplots(2, len(images), figsize=size, layout="constrained", squeeze=False)
     norm = mpl.colors.LogNorm(1, max(2.0, float(np.quantile(ratio, 0.995))))
     for k in range(len(images)):
         axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
-        axes[0, k].set_title(titles[k])
+        axes[0, k].set_title(titles[k], fontsize=8)
         shown = axes[1, k].imshow(ratio[k], cmap="viridis", norm=norm)
-        axes[1, k].set_title(rf"$\theta_{{iso}}$ = {starts[k]:.2f}", fontsize=8)
+        axes[1, k].set_title(rf"$\theta_{{iso}}$ {starts[k]:.2f}", fontsize=8)
     _bare(axes)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel(r"$\theta_i / \theta_{iso}$")
@@ -103,7 +116,7 @@ def perturbation_gallery(images: np.ndarray, isotropic: np.ndarray, anisotropic:
 
     All three (M, H, W[, 3]); what leaves [0, 1] is shown clipped.
     """
-    figure, axes = plt.subplots(3, len(images), figsize=(1.25 * len(images), 4.1), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(3, len(images), figsize=(0.8 * len(images), 2.8), layout="constrained", squeeze=False)
     for line, (pictures, label) in enumerate(
         [(images, "image"), (isotropic, "isotropic"), (anisotropic, "anisotropic")]
     ):
@@ -111,7 +124,7 @@ def perturbation_gallery(images: np.ndarray, isotropic: np.ndarray, anisotropic:
             axes[line, k].imshow(pictures[k].clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
         axes[line, 0].set_ylabel(label, color=COLORS.get(label, "black"))
     for k in range(len(images)):
-        axes[0, k].set_title(titles[k])
+        axes[0, k].set_title(titles[k], fontsize=8)
     _bare(axes)
     return figure
 
@@ -119,7 +132,7 @@ def perturbation_gallery(images: np.ndarray, isotropic: np.ndarray, anisotropic:
 @mpl.rc_context(STYLE)
 def noisy_samples(images: np.ndarray, noisy: np.ndarray, titles: Sequence[str]) -> Figure:
     """Images (M, H, W[, 3]) above the same images under the training noise (shown clipped to [0, 1])."""
-    figure, axes = plt.subplots(2, len(images), figsize=(0.95 * len(images), 2.2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(2, len(images), figsize=(0.8 * len(images), 2.0), layout="constrained", squeeze=False)
     for k in range(len(images)):
         axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
         axes[0, k].set_title(titles[k])
@@ -132,7 +145,7 @@ def noisy_samples(images: np.ndarray, noisy: np.ndarray, titles: Sequence[str]) 
 def curve(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
     """One line against 1, 2, 3, ... (a training loss)."""
     figure, ax = plt.subplots(figsize=(4.2, 2.2), layout="constrained")
-    ax.plot(range(1, len(values) + 1), values, color=COLORS["isotropic"])
+    ax.plot(range(1, len(values) + 1), values, color=OTHERS[2])
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     ax.grid(alpha=0.25, linewidth=0.5)
     return figure
@@ -161,11 +174,11 @@ def stopping_guarantee(draws: np.ndarray, bounds: dict, p: float, wrong: dict, m
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.7), layout="constrained")
     markers = dict(zip(wrong, "sov", strict=False))
-    for color, (name, bound) in zip(["#D55E00", "#0072B2"], bounds.items(), strict=True):
+    for color, (name, bound) in zip(OTHERS, bounds.items(), strict=False):
         left.plot(draws, bound, color=color, label=name)
     left.axhline(p, color="black", linewidth=0.8, linestyle=":")
     left.set(xscale="log", xlabel="draws", ylabel="lower bound on the mean", title=f"one run, mean {p:g}")
-    for k, (color, (name, values)) in enumerate(zip(["#D55E00", "#0072B2", "#595959"], wrong.items(), strict=True)):
+    for k, (color, (name, values)) in enumerate(zip(OTHERS, wrong.items(), strict=True)):
         right.plot(np.arange(len(means)) + 0.18 * (k - 1), values, markers[name], color=color, label=name, markersize=5)
     right.axhline(alpha, color="black", linewidth=0.8, linestyle=":")
     right.annotate(r"$\alpha$", (len(means) - 0.45, alpha), va="center")
@@ -183,7 +196,7 @@ def leak(images: np.ndarray, titles: Sequence[str], votes: dict[str, Sequence[fl
     for ax, image, title in zip(axes, images, titles, strict=False):
         ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[], title=title)
-    for k, (color, (name, shares)) in enumerate(zip(["#D55E00", "#0072B2"], votes.items(), strict=True)):
+    for k, (color, (name, shares)) in enumerate(zip(OTHERS, votes.items(), strict=False)):
         axes[2].barh(np.arange(2) - 0.2 + 0.4 * k, shares, height=0.36, color=color, label=name)
         for y, share in enumerate(shares):
             axes[2].annotate(f" {share:.0%}", (share, y - 0.2 + 0.4 * k), va="center", fontsize=8)
@@ -194,22 +207,23 @@ def leak(images: np.ndarray, titles: Sequence[str], votes: dict[str, Sequence[fl
 
 
 @mpl.rc_context(STYLE)
-def gains(experiments: dict, ratios: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """S3: proxy radius over that of the fixed certificate at its own share of alpha, images in order of it.
+def in_order(experiments: dict, values: dict, *, ylabel: str, line: float, yscale: str = "linear") -> Figure:
+    """F7, S3: a value of each image, in order of it, by method; one panel an experiment, a dotted line at `line`.
 
-    ratios: experiment -> method -> (M,).
+    values: experiment -> method -> (M,).
     """
-    figure, axes = plt.subplots(1, len(ratios), figsize=(1.75 * len(ratios), 2.6), layout="constrained", squeeze=False)
-    for ax, (name, by_method) in zip(axes.flat, ratios.items(), strict=True):
-        for method, values in by_method.items():
+    figure, axes = plt.subplots(1, len(values), figsize=(1.65 * len(values), 2.5), layout="constrained", squeeze=False)
+    for ax, (name, by_method) in zip(axes.flat, values.items(), strict=True):
+        for method, found in by_method.items():
             style = {"color": COLORS[method], "linestyle": STYLES[method], "label": METHODS[method]}
-            ax.plot(np.linspace(0, 1, len(values)), np.sort(values), **style)
-        ax.axhline(1, color="black", linewidth=0.8, linestyle=":")
+            ax.plot(np.linspace(0, 1, len(found)), np.sort(found), **style)
+        ax.axhline(line, color="black", linewidth=0.8, linestyle=":")
         e = experiments[name]
-        ax.set(yscale="symlog", title=rf"$\ell_{NORMS[e.noise]}$, $\sigma$ = {e.sigma:g}", ylim=(-0.1, None))
+        ax.set(yscale=yscale, title=f"$\\ell_{NORMS[e.noise]}$, $\\sigma$ = {e.sigma:g}\n{e.training}")
+        ax.set_ylim(bottom=min(0, ax.dataLim.y0))
         ax.grid(alpha=0.25, linewidth=0.5)
     figure.supxlabel("share of images", fontsize=9)
-    figure.supylabel("proxy radius / fixed", fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 

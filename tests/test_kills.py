@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_notebooks import run
+from stages import run
 
 from ancer import store
 

@@ -23,7 +23,8 @@ FLOORS = [
     {"smoothing", "schemes", "training"},
     {"search", "optimization", "stopping", "certification", "best"},
     {"memory", "store", "rows", "tasks", "results"},
-    {"plots", "pipeline", "engine"},
+    {"captions", "plots", "pipeline", "engine", "report"},
+    {"probe", "explore"},
 ]
 BENEATH = {  # pairs on one floor, the second beneath the first
     ("models", "files"),
@@ -40,8 +41,11 @@ BENEATH = {  # pairs on one floor, the second beneath the first
     ("best", "certification"),
     ("rows", "store"),
     ("tasks", "store"),
-    ("plots", "results"),
     ("engine", "pipeline"),
+    ("plots", "captions"),
+    ("report", "captions"),
+    ("report", "pipeline"),
+    ("explore", "probe"),
 }
 TEST_NOTEBOOKS = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -69,6 +73,10 @@ def code(path: Path) -> str:
 def closure(rooms: set[str]) -> set[str]:
     more = rooms | {r for room in rooms for r in imports((ROOT / f"ancer/{room}.py").read_text())}
     return rooms if more == rooms else closure(more)
+
+
+def source(stage: str) -> str:
+    return code(ROOT / f"notebooks/{stage}.ipynb") if stage != "report" else (ROOT / "ancer/report.py").read_text()
 
 
 def body(stage: str) -> dict:
@@ -101,15 +109,17 @@ def test_public_names_exist_and_importing_the_package_loads_nothing_heavy():
 @pytest.mark.parametrize("stage", [s for s in STAGES if s != "sources"])
 def test_stage_depends_on_exactly_the_modules_its_notebook_uses(stage):
     stated = {Path(d).stem for d in body(stage)["deps"] if d.startswith("${root}/ancer/")}
-    assert stated == closure(imports(code(ROOT / f"notebooks/{stage}.ipynb")))
-    assert f".build/notebooks/{stage}.ipynb" in body(stage)["deps"]
+    if stage == "report":
+        assert stated == closure(imports(source(stage))) | {"report", "web"}
+    else:
+        assert stated == closure(imports(source(stage)))
+        assert f".build/notebooks/{stage}.ipynb" in body(stage)["deps"]
 
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s != "sources"])
 def test_stage_depends_on_exactly_the_parameters_its_notebook_reads(stage):
-    source = code(ROOT / f"notebooks/{stage}.ipynb")
-    source = source.replace("t = p.toy", "").replace("vars(p.", "(p.").replace("t.n,", "p.toy,")
-    used = set(re.findall(r"\bp\.([a-z]+)(?:\.([a-z]\w*))?", source))
+    text = source(stage).replace("t = p.toy", "").replace("vars(p.", "(p.").replace("t.n,", "p.toy,")
+    used = set(re.findall(r"\bp\.([a-z]+)(?:\.([a-z]\w*))?", text))
     stated = {p.split(".")[0] for p in body(stage).get("params", [])}
     if f".build/experiments/{'${key}'}.yaml" in body(stage)["deps"]:
         stated.add("experiment")
@@ -136,7 +146,7 @@ def test_notebook_parameters_are_those_that_the_stage_passes(path):
     notebook = nbformat.read(path, as_version=4)
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     names = {t.id for n in ast.parse(cell.source).body if isinstance(n, ast.Assign) for t in n.targets}
-    command = body(path.stem)["cmd"]
+    command = body(path.stem)["cmd"] if path.stem in STAGES else ""  # explore and index are for people alone
     passed = set(re.findall(r"-p (\w+)", command[0] if isinstance(command, list) else command))
     assert passed <= names and "profile" in names
     assert all("=" not in line.split("#", 1)[1] for line in cell.source.splitlines() if "#" in line)
@@ -192,6 +202,12 @@ def test_parts_to_build_from_are_no_parameters(tmp_path):
     (tmp_path / "params.yaml").write_text(text)
     p = pipeline.load_parameters("digits-l1-0.5", profile=tmp_path)
     assert p.images == 7 and p.experiment.recipe == p.train.stability and p.train.stability["epochs"] == 200
+
+
+@pytest.mark.parametrize("text", ["cluster:", ""])
+def test_no_cluster_means_this_process(tmp_path, text):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("cluster: {}", text))
+    assert pipeline.load_parameters(profile=tmp_path).cluster.__dict__ == {}
 
 
 def test_progress_counts_images_and_ends_without_a_time(capsys):

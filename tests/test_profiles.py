@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from test_notebooks import run
+from stages import run
 
 from ancer import networks, noise, pipeline, schemes, training
 from ancer.results import average_certified_radius, certified_accuracy

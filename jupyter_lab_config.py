@@ -1,0 +1,13 @@
+"""How JupyterLab starts here. `make` links this into its environment; elsewhere: jupyter lab --config=<this file>."""
+
+import os
+
+from ancer.workers import PROCESS
+
+for name, value in PROCESS.items():  # kernels inherit it
+    os.environ.setdefault(name, value)
+
+c = get_config()  # noqa: F821
+c.LabApp.default_url = "/lab/tree/notebooks/index.ipynb"
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"  # nothing is asked of a network
+c.LabApp.news_url = None

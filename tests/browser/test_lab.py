@@ -1,0 +1,67 @@
+"""JupyterLab as people use it: every notebook opened and run from the menu, stopped, and run again."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from stages import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def test_lab_opens_on_the_index(browser, lab):
+    page = browser.new_page()
+    page.goto(f"{lab.address}?token=t", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook h1:visible:has-text('certified robustness')", timeout=60_000)
+    assert page.url.endswith("/lab/tree/notebooks/index.ipynb")
+    page.locator(".jp-RenderedMarkdown a:visible", has_text="certify").first.click()  # its links open the notebooks
+    page.wait_for_selector(".jp-Notebook h1:has-text('Certify')", timeout=60_000)
+    page.close()
+
+
+def test_every_notebook_runs_from_the_menu(ran):
+    assert set(ran) | {"explore"} == {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
+    for name, (notebook, foreign) in ran.items():
+        cells = [c for c in notebook.cells if c.cell_type == "code"]
+        assert all(c.execution_count for c in cells), name
+        errors = [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+        assert not errors, (name, errors)
+        assert not foreign, (name, foreign)
+
+
+def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
+    p = yaml.safe_load((lab.folder / "params.yaml").read_text())
+    slow = {**p, "images": 60, "certify": {**p["certify"], "n": 20_000}, "tasks": {"optimize": 31, "certify": 3}}
+    (lab.folder / "params.yaml").write_text(yaml.safe_dump(slow))
+    results, kept = lab.folder / "results", lab.folder / "kept"
+    shutil.copytree(results, kept)
+    notebook = opened("optimize")
+    notebook.run()
+    notebook.close()
+    notebook = opened("certify")
+    before = set((results / "rows").glob("*.jsonl"))
+    notebook.menu("Run", "Run All Cells")
+    new = []
+    while not new or new[0].read_bytes().count(b"\n") < 6:
+        notebook.page.wait_for_timeout(20)
+        new = [path for path in (results / "rows").glob("*.jsonl") if path not in before]
+    progress = notebook.page.locator(".jp-OutputArea-output", has_text="of 60 images").first
+    progress.wait_for(timeout=30_000)  # what a user sees while it runs
+    notebook.menu("Kernel", "Interrupt Kernel")
+    notebook.wait(idle=True)
+    notebook.page.wait_for_timeout(500)
+    stopped = [o.ename for c in notebook.saved().cells for o in c.get("outputs", []) if o.output_type == "error"]
+    lines = new[0].read_bytes()
+    assert stopped == ["KeyboardInterrupt"] and 6 <= lines.count(b"\n") < 240
+    notebook.run()
+    assert new[0].read_bytes().startswith(lines[: lines.rfind(b"\n") + 1])
+    assert len(pd.read_csv(results / "rows/digits-l2-0.25.csv")) == 240
+    notebook.close()
+    (lab.folder / "params.yaml").write_text(yaml.safe_dump(p))
+    shutil.rmtree(results)
+    kept.rename(results)
+    for stage in ("optimize", "certify"):  # what is finished is found again
+        notebook = opened(stage)
+        notebook.run()
+        notebook.close()

@@ -1,0 +1,19 @@
+"""A small profile on which the whole pipeline has run, for the tests that look at its results."""
+
+import pytest
+from stages import EXPERIMENTS, LAST, STAGES, run, small
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory):
+    return small(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture(scope="session")
+def executed(profile):
+    """All stages in order; name -> executed notebook."""
+    done = {"toy": run(profile, "toy")}
+    for stage in STAGES:
+        for experiment in EXPERIMENTS:
+            done[stage, experiment] = run(profile, stage, experiment=experiment)
+    return {**done, **{stage: run(profile, stage) for stage in LAST}}
