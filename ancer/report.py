@@ -64,7 +64,8 @@ def write_report(profile: str | Path | None = None) -> Path:
     _check(results, p.experiments)
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir(parents=True)
-    home = f"ancer: {', '.join(sorted({e.dataset for e in p.experiments.values()}))}"
+    datasets = sorted({Path(e.dataset).name.partition(".")[0] for e in p.experiments.values()})
+    home = f"ancer: {', '.join(datasets)}"
 
     def write(name: str, title: str, template: str, **values) -> None:
         body = TEMPLATES.get_template(template).render(**values)
