@@ -28,8 +28,8 @@ test: $(VENV)/.tested
 	pytest
 
 speed: $(VENV)/.installed
-	python benchmarks/speed.py digits
-	python benchmarks/speed.py cifar10 16 2
+	python benchmarks/speed.py digits 64 64
+	python benchmarks/speed.py cifar10 16 4
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("ancer needs Python >= 3.11, found " + sys.version) if sys.version_info < (3, 11) else 0'
