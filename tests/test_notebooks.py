@@ -26,6 +26,8 @@ def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
         notebook = nbformat.read(path, as_version=4)
         assert [c.id for c in notebook.cells] == [f"cell-{k}" for k in range(len(notebook.cells))]
         assert "papermill" not in notebook.metadata
+        words = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+        assert not [w for w in words if re.search(r"\\\\[a-z]{2}", w)]  # formulas escaped once, not twice
         for output in [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]:
             assert output.output_type != "error" and output.get("name") != "stderr", output
             assert "s left" not in output.get("text", "")
