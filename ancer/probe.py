@@ -36,9 +36,8 @@ class Study:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classifier = models.Classifier(network.to(device), **vars(p.evaluate))
         self.noise, self.seed = noise.LAWS[e.noise].from_sigma(e.sigma), p.seed
-        self._theta, self._lattice = p.folder / f"data/theta/{name}.safetensors", None
-        if p.certify.exact:
-            self._lattice = self.data.lattice  # on which certify drew
+        self._theta = p.folder / f"data/theta/{name}.safetensors"
+        self._lattice = self.data.lattice if p.certify.exact else None  # on which certify drew
         self.look(0)
 
     def look(self, k: int) -> "Look":

@@ -31,7 +31,6 @@ def test_pages_are_whole_and_fit(browser, site, width, scheme):
     page.on("requestfailed", lambda request: failed.append(request.url))
     for path in sorted(site.glob("*.html")):
         page.goto(path.as_uri())
-        page.evaluate("document.querySelectorAll('img').forEach((i) => (i.loading = 'eager'))")
         page.wait_for_load_state("load")
         page.wait_for_function("[...document.images].every((i) => i.complete)")
         assert page.evaluate("[...document.images].every((i) => i.naturalWidth > 0)"), path.name
