@@ -11,9 +11,9 @@ a, d. seconds an image to optimize and to certify, and the radii;  b. votes per 
 c. against ART;  e. growth with images and draws, peak memory.
 
 The published code and ART get the network as their authors run it, float32 and contiguous; the published code gets
-probabilities, and batches of 1,000 to certify. "default process" is the published code without our process settings
-(memory, threads; `workers.PROCESS`), on a quarter of those images. Ours runs as a user of this machine would choose
-(see CASES).
+probabilities, and batches of 1,000 to certify. "default process" is without our process settings (memory, threads;
+`workers.PROCESS`), as their users run them: the published code on a quarter of those images, ART on all. Ours runs as a
+user of this machine would choose (see CASES).
 """
 
 import json
@@ -50,9 +50,10 @@ CASES = {
         "search": {},
         "ascent": {},
         "quick": {
-            "n": 1_000,
+            "n": 1_500,
+            "evaluate": {"dtype": "bfloat16", "batch_size": 1_024},
             "search": {"draws": 50, "scales": (0.5, 0.71, 1, 1.41, 2)},
-            "ascent": {"iterations": 30, "step": 0.4, "search_draws": 50, "tolerance": 0.0},
+            "ascent": {"iterations": 36, "draws": 12, "step": 0.5, "search_draws": 50, "tolerance": 0.0},
         },
     },
     "cifar10": {
@@ -60,10 +61,11 @@ CASES = {
         "draws": 500,
         "lattice": 1 / 255,
         "evaluate": {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 200, "fold": True},
-        "search": {"draws": 200},
-        "ascent": {"iterations": 50, "step": 0.5, "window": 3, "search_draws": 200},
+        "search": {"draws": 100},
+        "ascent": {"iterations": 50, "step": 0.5, "window": 3, "search_draws": 100, "tolerance": 0.0},
         "quick": {
             "n": 1_000,
+            "evaluate": {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 200, "fold": True},
             "search": {"draws": 50},
             "ascent": {"iterations": 30, "step": 0.5, "window": 3, "search_draws": 50, "tolerance": 0.0},
         },
@@ -146,8 +148,10 @@ def quick_theta(f, x, quick: dict) -> torch.Tensor:
     return optimize_anisotropic(f, x, LAW(isotropic), **quick["ascent"], **common)
 
 
-def published_code(network, f, x, labels, case: dict, first: int) -> list[dict]:
-    """a and d: the published optimizers and certification against ours, and fixed sigmas, on the first images."""
+def published_code(network, f, fast, x, labels, case: dict, first: int) -> list[dict]:
+    """a and d: the published optimizers and certification against ours, and fixed sigmas, on the first images.
+
+    f: our classifier; fast: that of the quick settings."""
     n, few, few_labels = case["n"], x[:first], labels[:first]
     lines, search = published_isotropic(network, few, few_labels, n)
     lines += published_ancer(network, few, few_labels, n, *search)
@@ -164,8 +168,9 @@ def published_code(network, f, x, labels, case: dict, first: int) -> list[dict]:
             theta = optimize_anisotropic(f, part, LAW(isotropic), **case["ascent"], **common)
         lines.append(ours("anisotropic, ours", f, part, part_labels, theta, n, search[1] + watch.seconds))
         with store.Stopwatch() as watch:
-            theta = quick_theta(f, part, case["quick"])
-        lines.append(ours("anisotropic, ours, quick", f, part, part_labels, theta, case["quick"]["n"], watch.seconds))
+            theta = quick_theta(fast, part, case["quick"])
+        few_draws = case["quick"]["n"]
+        lines.append(ours("anisotropic, ours, quick", fast, part, part_labels, theta, few_draws, watch.seconds))
         lines += published_ancer(network, part, part_labels, n, *search, name=", from our isotropic")
     return lines
 
@@ -189,13 +194,13 @@ def published_ancer(network, x, labels, n: int, isotropic, before: float, name: 
     return [theirs(f"anisotropic, published{name}", dds, network, x, labels, theta, n, before + watch.seconds)]
 
 
-def as_published(name: str, images: int, first: int) -> list[dict]:
-    """The published lines in a process of their own that has none of our settings, as its users run it."""
+def default_process(what: str, name: str, images: int, first: int) -> list[dict]:
+    """The lines of `what` ("published" or "art") in a process that has none of our settings, as its users run it."""
     environment = {key: value for key, value in os.environ.items() if key not in PROCESS}
-    command = [sys.executable, __file__, "published", name, str(images), str(first)]
+    command = [sys.executable, __file__, what, name, str(images), str(first)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     lines = json.loads(printed.splitlines()[-1])
-    return [entry | {"theta": entry["theta"] + ", default process"} for entry in lines]
+    return [{key: f"{v}, default process" if isinstance(v, str) else v for key, v in line.items()} for line in lines]
 
 
 def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -245,19 +250,25 @@ def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
     return lines
 
 
-def against_art(network, x, labels, case: dict, repeats: int = 3) -> list[dict]:
-    """c: the same fixed sigma and N; the fewest draws with which our isotropic theta has ART's mean radius; quick."""
+def art(network, x, labels, n: int, repeats: int = 3) -> dict:
+    """ART's line: the median of its seconds."""
     _, _, Art = peers.load()
-    n, shape = case["n"], tuple(x.shape[1:])
     options = {"sample_size": 100, "scale": SIGMA, "alpha": ALPHA, "device_type": "cpu"}
-    art = Art(network, nn.CrossEntropyLoss(), shape, 10, **options)
-    spent, lines = [], []
+    smoothed, spent = Art(network, nn.CrossEntropyLoss(), tuple(x.shape[1:]), 10, **options), []
     for _ in range(repeats):
         with store.Stopwatch() as watch:
-            prediction, radius = art.certify(x.numpy(), n, batch_size=1000)
+            prediction, radius = smoothed.certify(x.numpy(), n, batch_size=1000)
         spent.append(watch.seconds)
-    base = {"accuracy": np.mean(prediction == labels.numpy()), "mean radius": np.mean(radius)}
-    lines.append({"who": "ART, float32", "n": n, **base, "s per image": np.median(spent) / len(x), "ART / this": 1.0})
+    means = {"accuracy": np.mean(prediction == labels.numpy()), "mean radius": np.mean(radius)}
+    return {"who": "ART, float32", "n": n, **means, "s per image": np.median(spent) / len(x)}
+
+
+def against_art(network, fast, x, labels, case: dict, others: list[dict], repeats: int = 3) -> list[dict]:
+    """c: the same fixed sigma and N; the fewest draws with which our isotropic theta has ART's mean radius; quick.
+
+    fast: the classifier of the quick settings; others: lines of ART's to compare with too."""
+    n, lines = case["n"], [art(network, x, labels, case["n"], repeats), *others]
+    base = lines[0]
 
     def compare(name: str, f, draws: int, optimize=lambda: SIGMA) -> float:
         seconds = []
@@ -267,20 +278,20 @@ def against_art(network, x, labels, case: dict, repeats: int = 3) -> list[dict]:
             seconds.append(watch.seconds)
         mean = np.mean([c.radius for c in found])
         accuracy = np.mean([c.prediction == y for c, y in zip(found, labels.tolist(), strict=True)])
-        ratio = np.median(spent) / np.median(seconds)
         columns = {"accuracy": accuracy, "mean radius": mean, "s per image": np.median(seconds) / len(x)}
-        lines.append({"who": name, "n": draws, **columns, "ART / this": ratio})
+        lines.append({"who": name, "n": draws, **columns})
         return mean
 
-    fast = models.Classifier(network, **case["evaluate"])
-    compare("ours, float32 as ART", models.Classifier(network, batch_size=fast.batch_size), n)
-    compare("ours", fast, n)
+    f = models.Classifier(network, **case["evaluate"])
+    compare("ours, float32 as ART", models.Classifier(network, batch_size=f.batch_size), n)
+    compare("ours", f, n)
     for draws in (n // 20, n // 10, n // 5, n // 2, n):
-        search = partial(optimize_isotropic, fast, x, LAW(SIGMA), n=draws, seed=SEED, draws=100)
-        if compare("ours, isotropic search", fast, draws, search) >= base["mean radius"]:
+        search = partial(optimize_isotropic, f, x, LAW(SIGMA), n=draws, seed=SEED, draws=100)
+        if compare("ours, isotropic search", f, draws, search) >= base["mean radius"]:
             break
     compare("ours, anisotropic, quick", fast, case["quick"]["n"], partial(quick_theta, fast, x, case["quick"]))
-    return lines
+    arts = [base, *others]
+    return [entry | {f"{a['who']} / this": a["s per image"] / entry["s per image"] for a in arts} for entry in lines]
 
 
 def growth(name: str, f, x, n: int) -> dict:
@@ -308,14 +319,17 @@ def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
     case = CASES[name]
     network, x, labels = problem(name, images)
     f = models.Classifier(network, **case["evaluate"])
+    fast = models.Classifier(network, **case["quick"]["evaluate"])
     float32 = models.Classifier(network).module  # frozen and in eval mode, for the others
-    optimize_anisotropic(f, x[:1], LAW(SIGMA), seed=SEED, iterations=1)  # what PyTorch loads once is nobody's time
+    for classifier in (f, fast):  # what PyTorch loads once is nobody's time
+        optimize_anisotropic(classifier, x[:1], LAW(SIGMA), seed=SEED, iterations=1)
     record = {"case": name, **models.machine(f.device), **case}
     record["b"] = throughput(network, x, case)
-    record["c"] = against_art(float32, x[:published], labels[:published], case)
+    others = default_process("art", name, images, published)
+    record["c"] = against_art(float32, fast, x[:published], labels[:published], case, others)
     record["e"] = growth(name, f, x, case["draws"])
-    record["a, d"] = published_code(Probabilities(float32), f, x, labels, case, published)
-    record["a, d"] += as_published(name, images, published // 4) if published >= 4 else []
+    record["a, d"] = published_code(Probabilities(float32), f, fast, x, labels, case, published)
+    record["a, d"] += default_process("published", name, images, published // 4) if published >= 4 else []
     for part in ("a, d", "b", "c"):
         print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
     print(record["e"])
@@ -330,10 +344,15 @@ if __name__ == "__main__":
         f = models.Classifier(network, **CASES[arguments[1]]["evaluate"])
         certify(f, x, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    elif arguments[:1] == ["published"]:
-        (network, x, labels), first = problem(*arguments[1:3]), arguments[3]
-        few = Probabilities(models.Classifier(network).module), x[:first], labels[:first], CASES[arguments[1]]["n"]
-        lines, search = published_isotropic(*few)
-        print(json.dumps(lines + published_ancer(*few, *search), default=float))
+    elif arguments[:1] in (["published"], ["art"]):
+        what, case, images, first = arguments
+        network, x, labels = problem(case, images)
+        network, few = models.Classifier(network).module, (x[:first], labels[:first], CASES[case]["n"])
+        if what == "art":
+            lines = [art(network, *few)]
+        else:
+            lines, search = published_isotropic(Probabilities(network), *few)
+            lines += published_ancer(Probabilities(network), *few, *search)
+        print(json.dumps(lines, default=float))
     else:
         main(*arguments)
