@@ -163,9 +163,9 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch's reader fails in many ways on what it did not write
         code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"carries code or objects ({code[1]}), or" if code else "is no file of tensors by PyTorch, or"
+        reason = f"carries code or objects ({code[1]})" if code else "is no file of tensors by PyTorch"
         raise ValueError(
-            f"{path} {reason} is truncated: refused, nothing of it was run; download it again from {known.download}"
+            f"{path} {reason}, or is truncated: refused, nothing of it was run; download it again from {known.download}"
         ) from None
     if known.entry is not None and isinstance(content, dict):
         content = content.get(known.entry)

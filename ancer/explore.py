@@ -20,14 +20,13 @@ except ImportError:
 
 from ancer.certification import ABSTAIN
 from ancer.pipeline import load_parameters
-from ancer.plots import COLORS, pictures
+from ancer.plots import COLORS, MOONS, pictures
 from ancer.probe import DIRECTIONS, Look, Moons, Study
 from ancer.regions import Region
 from ancer.results import METHODS
 
 WEB = Path(__file__).parent / "web"
 SCALE = mpl.colormaps["viridis"]
-CLASSES = ("#1B7837", "#762A83")  # of the two moons, as in F6
 DASHES = {"fixed": "2 3", "isotropic": "6 3", "anisotropic": ""}
 
 
@@ -177,9 +176,9 @@ class Toy(widgets.VBox):
             certificates = {m: c[0] for m, c in self._moons.certify(norm, x).items()}
             others, answer = self._moons.answers(norm, certificates["anisotropic"])
             faint = {"dash": "", "width": 0.5, "fill": 0.16}
-            shapes = [_shape(a.region, CLASSES[a.prediction], **faint) for a in others if a.region]
+            shapes = [_shape(a.region, MOONS[a.prediction], **faint) for a in others if a.region]
             if answer.region:
-                shapes.append(_shape(answer.region, CLASSES[answer.prediction], dash="", width=0, fill=0.5))
+                shapes.append(_shape(answer.region, MOONS[answer.prediction], dash="", width=0, fill=0.5))
             for m, c in certificates.items():
                 if c.region:
                     shapes.append(_shape(c.region, COLORS[m], dash=DASHES[m], width=1.8, fill=0))

@@ -22,6 +22,7 @@ from ancer.results import METHODS, NORMS, certified_accuracy
 COLORS = {"fixed": "#595959", "isotropic": "#0072B2", "anisotropic": "#D55E00", "best": "#009E73"}
 STYLES = {"fixed": ":", "isotropic": "--", "anisotropic": "-", "best": "-."}  # readable in black and white too
 OTHERS = ("#CC79A7", "#56B4E9", "#000000")  # of the same palette, for what is no method
+MOONS = ("#1B7837", "#762A83")  # the two classes of the moons, as in the landscape
 RADII = {
     "radius": "certified radius r",
     "proxy_radius": "certified proxy radius r (radius of the ball of equal volume)",
@@ -66,11 +67,11 @@ def accuracy_curves(experiments: dict, rows: dict[str, pd.DataFrame], *, by: str
         largest = rows[name].loc[rows[name]["correct"] == 1].groupby("method")[by].max()
         # a proxy radius runs away where a pixel does not matter, and would press all others against the axis
         end = 1.02 * min(largest.max(), 5 * largest.get("fixed", np.inf)) if len(largest) else 1.0
-        grid = np.linspace(0, end, 400)
+        grid, beyond = np.linspace(0, end, 400), 0.0
         for method, group in rows[name].groupby("method", sort=False):
             accuracy = certified_accuracy(group, grid, by=by)
             ax.plot(grid, accuracy, STYLES[method], color=COLORS[method], label=METHODS[method])
-        beyond = max(certified_accuracy(group, [end], by=by)[0] for _, group in rows[name].groupby("method"))
+            beyond = max(beyond, accuracy[-1])
         if beyond:
             at = {"transform": ax.transAxes, "ha": "right", "va": "top", "fontsize": 8}
             ax.text(0.98, 0.96, f"{beyond:.1%} beyond", **at)
@@ -250,11 +251,10 @@ def crowd(panels: Sequence[dict]) -> Figure:
     A panel: norm; alone and memory, each a list of (class, region or None); centers (M, 2).
     """
     figure, axes = plt.subplots(len(panels), 2, figsize=(6.6, 3.2 * len(panels)), layout="constrained", squeeze=False)
-    colors = ["#1B7837", "#762A83"]  # the two classes, as in the landscape
     for line, panel in zip(axes, panels, strict=True):
         for ax, key, title in zip(line, ("alone", "memory"), ("certificate alone", "with memory"), strict=True):
             for (prediction, region), center in zip(panel[key], panel["centers"], strict=True):
-                color = colors[prediction] if prediction >= 0 else "black"
+                color = MOONS[prediction] if prediction >= 0 else "black"
                 if region:
                     shape = outline(center, region.axes.expand(2).numpy(), panel["norm"])
                     shape.set(facecolor=mpl.colors.to_rgba(color, 0.22), edgecolor=color, linewidth=0.7, fill=True)
