@@ -39,7 +39,8 @@ from ancer.regions import Region
 from ancer.smoothing import SmoothedClassifier
 
 ROOT = Path(__file__).parents[1]
-# n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the published ones take
+# n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the published ones take, its
+# evaluate on top of the other
 ALPHA, SEED, SIGMA, LAW = 0.001, 0, 0.25, noise.GaussianNoise
 CASES = {
     "digits": {
@@ -51,7 +52,7 @@ CASES = {
         "ascent": {},
         "quick": {
             "n": 1_500,
-            "evaluate": {"dtype": "bfloat16", "batch_size": 1_024},
+            "evaluate": {"dtype": "bfloat16"},
             "search": {"draws": 50, "scales": (0.5, 0.71, 1, 1.41, 2)},
             "ascent": {"iterations": 36, "draws": 12, "step": 0.5, "search_draws": 50, "tolerance": 0.0},
         },
@@ -65,7 +66,7 @@ CASES = {
         "ascent": {"iterations": 50, "step": 0.5, "window": 3, "search_draws": 100, "tolerance": 0.0},
         "quick": {
             "n": 1_000,
-            "evaluate": {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 200, "fold": True},
+            "evaluate": {},
             "search": {"draws": 50},
             "ascent": {"iterations": 30, "step": 0.5, "window": 3, "search_draws": 50, "tolerance": 0.0},
         },
@@ -250,47 +251,49 @@ def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
     return lines
 
 
-def art(network, x, labels, n: int, repeats: int = 3) -> dict:
-    """ART's line: the median of its seconds."""
-    _, _, Art = peers.load()
-    options = {"sample_size": 100, "scale": SIGMA, "alpha": ALPHA, "device_type": "cpu"}
-    smoothed, spent = Art(network, nn.CrossEntropyLoss(), tuple(x.shape[1:]), 10, **options), []
+def timed(function, repeats: int = 3) -> tuple:
+    """What `function` returns, and the median of its seconds."""
+    spent = []
     for _ in range(repeats):
         with store.Stopwatch() as watch:
-            prediction, radius = smoothed.certify(x.numpy(), n, batch_size=1000)
+            found = function()
         spent.append(watch.seconds)
+    return found, np.median(spent)
+
+
+def art(network, x, labels, n: int) -> dict:
+    """ART's line."""
+    _, _, Art = peers.load()
+    options = {"sample_size": 100, "scale": SIGMA, "alpha": ALPHA, "device_type": "cpu"}
+    smoothed = Art(network, nn.CrossEntropyLoss(), tuple(x.shape[1:]), 10, **options)
+    (prediction, radius), seconds = timed(lambda: smoothed.certify(x.numpy(), n, batch_size=1000))
     means = {"accuracy": np.mean(prediction == labels.numpy()), "mean radius": np.mean(radius)}
-    return {"who": "ART, float32", "n": n, **means, "s per image": np.median(spent) / len(x)}
+    return {"who": "ART, float32", "n": n, **means, "s per image": seconds / len(x)}
 
 
-def against_art(network, fast, x, labels, case: dict, others: list[dict], repeats: int = 3) -> list[dict]:
+def against_art(network, f, fast, x, labels, case: dict, others: list[dict]) -> list[dict]:
     """c: the same fixed sigma and N; the fewest draws with which our isotropic theta has ART's mean radius; quick.
 
-    fast: the classifier of the quick settings; others: lines of ART's to compare with too."""
-    n, lines = case["n"], [art(network, x, labels, case["n"], repeats), *others]
-    base = lines[0]
+    f: our classifier; fast: that of the quick settings; others: lines of ART's to compare with too."""
+    n = case["n"]
+    arts = [art(network, x, labels, n), *others]
+    lines = [*arts]
 
     def compare(name: str, f, draws: int, optimize=lambda: SIGMA) -> float:
-        seconds = []
-        for _ in range(repeats):
-            with store.Stopwatch() as watch:
-                found = certify(f, x, LAW(optimize()), n=draws, alpha=ALPHA, seed=SEED)
-            seconds.append(watch.seconds)
+        found, seconds = timed(lambda: certify(f, x, LAW(optimize()), n=draws, alpha=ALPHA, seed=SEED))
         mean = np.mean([c.radius for c in found])
         accuracy = np.mean([c.prediction == y for c, y in zip(found, labels.tolist(), strict=True)])
-        columns = {"accuracy": accuracy, "mean radius": mean, "s per image": np.median(seconds) / len(x)}
+        columns = {"accuracy": accuracy, "mean radius": mean, "s per image": seconds / len(x)}
         lines.append({"who": name, "n": draws, **columns})
         return mean
 
-    f = models.Classifier(network, **case["evaluate"])
     compare("ours, float32 as ART", models.Classifier(network, batch_size=f.batch_size), n)
     compare("ours", f, n)
     for draws in (n // 20, n // 10, n // 5, n // 2, n):
         search = partial(optimize_isotropic, f, x, LAW(SIGMA), n=draws, seed=SEED, draws=100)
-        if compare("ours, isotropic search", f, draws, search) >= base["mean radius"]:
+        if compare("ours, isotropic search", f, draws, search) >= arts[0]["mean radius"]:
             break
     compare("ours, anisotropic, quick", fast, case["quick"]["n"], partial(quick_theta, fast, x, case["quick"]))
-    arts = [base, *others]
     return [entry | {f"{a['who']} / this": a["s per image"] / entry["s per image"] for a in arts} for entry in lines]
 
 
@@ -319,14 +322,14 @@ def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
     case = CASES[name]
     network, x, labels = problem(name, images)
     f = models.Classifier(network, **case["evaluate"])
-    fast = models.Classifier(network, **case["quick"]["evaluate"])
+    fast = models.Classifier(network, **(case["evaluate"] | case["quick"]["evaluate"]))
     float32 = models.Classifier(network).module  # frozen and in eval mode, for the others
     for classifier in (f, fast):  # what PyTorch loads once is nobody's time
         optimize_anisotropic(classifier, x[:1], LAW(SIGMA), seed=SEED, iterations=1)
     record = {"case": name, **models.machine(f.device), **case}
     record["b"] = throughput(network, x, case)
     others = default_process("art", name, images, published)
-    record["c"] = against_art(float32, fast, x[:published], labels[:published], case, others)
+    record["c"] = against_art(float32, f, fast, x[:published], labels[:published], case, others)
     record["e"] = growth(name, f, x, case["draws"])
     record["a, d"] = published_code(Probabilities(float32), f, fast, x, labels, case, published)
     record["a, d"] += default_process("published", name, images, published // 4) if published >= 4 else []
