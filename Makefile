@@ -1,12 +1,13 @@
-# make        everything from nothing: environment, then train, optimize, certify, tables, figures of the digits
-# make test   environment, then the tests
-# make speed  against the published code and ART (after `make`; benchmarks/speed.py says what it needs)
-# Both install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
+# make         everything from nothing: environment, then the default profile's tables and figures
+# make test    environment, then linting, types and tests
+# make speed   against the published code and ART (after `make`; benchmarks/speed.py)
+# All install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-export PATH := $(VENV)/bin:$(PATH)
-# As ancer/workers.py has them for kernels and workers: threads spin shortly while they wait, memory is kept.
+# paths are relative: that of this folder may hold spaces
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# as ancer/workspace/cluster.py has them for kernels and workers: threads spin shortly while they
+# wait, memory is kept
 export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
@@ -14,32 +15,36 @@ export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 .PHONY: all test speed
 .DELETE_ON_ERROR:
 
-# The committed results are there to be read; the first `make` in a clone removes them, so that all that follows
-# is computed on this machine (`git diff` then shows where it differs). Later ones only do what is missing.
-all: $(VENV)/.installed
+# The committed results are there to be read; the first `make` in a clone removes them, so that all
+# that follows is computed on this machine (`git diff` then shows where it differs). Later ones only
+# do what is missing.
+all: .venv/.installed
 	@test -d data/checkpoints || rm -rf results
 	dvc repro
 	@cat results/tables/T1.md; echo; cat results/tables/T2.md; echo; cat results/tables/T3.md; echo
 	@cat results/timing/T4.md; echo
 	@echo "All of it to be read in a browser: results/report/index.html"
 
-test: $(VENV)/.tested
+test: .venv/.tested
 	ruff check .
+	ruff format --check .
+	mypy
 	pytest
 
-speed: $(VENV)/.installed
+speed: .venv/.installed
 	python benchmarks/speed.py digits 64 64
 	python benchmarks/speed.py cifar10 16 4
 
-$(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("ancer needs Python >= 3.11, found " + sys.version) if sys.version_info < (3, 11) else 0'
-	$(PYTHON) -m venv $(VENV)
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("ancer needs Python >= 3.11, found " + sys.version) \
+	  if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
+.venv/.installed: .venv/bin/python pyproject.toml requirements.lock
 	pip install -q -c requirements.lock -e '.[explore]'
-	ln -sf $(CURDIR)/jupyter_lab_config.py $(VENV)/etc/jupyter/
+	ln -sf "$(CURDIR)/jupyter_lab_config.py" .venv/etc/jupyter/
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
+.venv/.tested: .venv/.installed
 	pip install -q -c requirements.lock -e '.[test,dask,explore]'
 	touch $@

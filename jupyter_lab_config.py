@@ -1,8 +1,11 @@
-"""How JupyterLab starts here. `make` links this into its environment; elsewhere: jupyter lab --config=<this file>."""
+"""How JupyterLab starts here.
+
+`make` links this into its environment; elsewhere: jupyter lab --config=<this file>.
+"""
 
 import os
 
-from ancer.workers import PROCESS
+from ancer.workspace.cluster import PROCESS
 
 for name, value in PROCESS.items():  # kernels inherit it
     os.environ.setdefault(name, value)

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ancer.confidence import anytime_upper
-from ancer.noise import Noise
+from ancer.noise import Noise, gap_of, probability_of
 from ancer.smoothing import BLOCK, Stream
 
 
 @dataclass(frozen=True)
 class Running:
-    """Images whose votes are being counted: what a rule may look at; arrays hold one number an image.
+    """Images whose votes are being counted: what a rule may look at.
 
-    count, drawn: votes for the leading class, of so many draws; n: the most that will be drawn; lower: bound on
-    the class's probability that a certificate would report now; attainable: the same if all further votes were for
-    the class; theta_min, theta_gmean: smallest theta and geometric mean.
+    Arrays hold one number an image. count, drawn: votes for the leading class, of so many draws; n:
+    the most that will be drawn; lower: bound on the class's probability that a certificate would
+    report now; attainable: the same if all further votes were for the class; theta_min,
+    theta_gmean: smallest theta and geometric mean.
     """
 
     noise: Noise
@@ -31,22 +31,24 @@ class Running:
     theta_gmean: np.ndarray
 
     def upper(self, level: float) -> np.ndarray:
-        """Upper bound on the class's probability; below it once in all draws with probability at most level."""
+        """Upper bound on the class's probability; wrong at some draw with probability <= level."""
         return anytime_upper(self.count, self.drawn, level)
 
-    def gap(self, p: np.ndarray) -> np.ndarray:
-        return self.noise.gap(torch.from_numpy(np.asarray(p, dtype=np.float64))).numpy()
+    def gap(self, probability: np.ndarray) -> np.ndarray:
+        """The gap that a bound on the class's probability gives."""
+        return gap_of(self.noise, probability)
 
     def probability(self, gap: np.ndarray) -> np.ndarray:
-        return self.noise.probability(torch.from_numpy(np.asarray(gap, dtype=np.float64))).numpy()
+        """The bound on the class's probability that a gap needs."""
+        return probability_of(self.noise, gap)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Stop when it is settled whether the region reaches a radius, or a proxy radius (give one of them, > 0).
+    """Stop when it is settled whether the region reaches a radius, or a proxy radius.
 
-    It is reached when the certificate's own radius is; given up when, at level `futility`, it never will be. Giving
-    up wrongly costs radius, not soundness.
+    Give one of them, > 0. It is reached when the certificate's own radius is; given up when, at
+    level `futility`, it never will be. Giving up wrongly costs radius, not soundness.
     """
 
     radius: float | None = None
@@ -54,23 +56,36 @@ class Target:
     futility: float = 0.01
 
     def __post_init__(self):
-        given = [r for r in (self.radius, self.proxy_radius) if r is not None]
-        if len(given) != 1 or not 0 < given[0] < np.inf:
-            raise ValueError(f"give either radius or proxy_radius, > 0, found {self.radius} and {self.proxy_radius}")
+        if (self.radius is None) == (self.proxy_radius is None):
+            self._refuse()
+        if self.radius is not None and not 0 < self.radius < np.inf:
+            self._refuse()
+        if self.proxy_radius is not None and not 0 < self.proxy_radius < np.inf:
+            self._refuse()
         _check_level("futility", self.futility)
 
+    def _refuse(self):
+        raise ValueError(
+            f"give either radius or proxy_radius, > 0, found {self.radius} and {self.proxy_radius}"
+        )
+
     def __call__(self, running: Running) -> np.ndarray:
-        # a proxy radius is computed in other ways than here, which may differ in the last digits
-        target = self.radius if self.radius is not None else self.proxy_radius * (1 + 1e-12)
-        scale = running.theta_min if self.radius is not None else running.theta_gmean
+        if self.proxy_radius is None:
+            target = self.radius
+            scale = running.theta_min
+        else:
+            # it is computed in other ways than here, which may differ in the last digits
+            target = self.proxy_radius * (1 + 1e-12)
+            scale = running.theta_gmean
         reached = (running.lower > 0.5) & (scale * running.gap(running.lower) >= target)
-        p = running.probability(target / scale)
-        return reached | (running.upper(self.futility) < p) | (running.attainable < p)
+        needed = running.probability(target / scale)
+        hopeless = (running.upper(self.futility) < needed) | (running.attainable < needed)
+        return reached | hopeless
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """Stop when further draws can widen the region by less than a factor 1 + eps, at level `futility`."""
+    """Stop when more draws can widen the region by less than a factor 1 + eps, at `futility`."""
 
     eps: float = 0.05
     futility: float = 0.05
@@ -82,7 +97,8 @@ class Improvement:
 
     def __call__(self, running: Running) -> np.ndarray:
         best = np.minimum(running.upper(self.futility), running.attainable)
-        return (running.lower > 0.5) & (running.gap(best) <= (1 + self.eps) * running.gap(running.lower))
+        enough = running.gap(best) <= (1 + self.eps) * running.gap(running.lower)
+        return (running.lower > 0.5) & enough
 
 
 @dataclass(frozen=True)
@@ -105,23 +121,48 @@ class Hopeless:
 Rule = Callable[[Running], np.ndarray]
 
 
-def draw_until(stream: Stream, n: int, stop: Callable[[np.ndarray, Tensor, np.ndarray], np.ndarray]) -> tuple:
-    """Draw on for each image until `stop` says so, at most n: counts (B, K) and draws (B,).
+class Tally:
+    """Votes of images that draw on, each until it is stopped or has n draws.
 
-    stop(images, counts, drawn) -> (A,) looks at the A images, by position, that are still drawing, first before any
-    draw (counts is None), then after 100, 200, ... draws, later at each twentieth more: a schedule of the image
-    alone, so that its result does not depend on the others. An image that stops makes room in the batches.
+    active: (A,) positions of the images that draw on; drawn: (B,) draws of each so far.
     """
-    counts, drawn = None, np.zeros(len(stream.x), dtype=np.int64)
-    active = np.arange(len(drawn))
-    while True:
-        active = active[~stop(active, None if counts is None else counts[active], drawn[active]) & (drawn[active] < n)]
-        if not len(active):
-            return counts, drawn
-        step = np.zeros_like(drawn)
-        step[active] = np.minimum(BLOCK * np.maximum(1, drawn[active] // (20 * BLOCK)), n - drawn[active])
-        more = stream.counts(step.tolist())
-        counts, drawn = more if counts is None else counts + more, drawn + step
+
+    def __init__(self, stream: Stream, n: int):
+        self._stream = stream
+        self._counts: Tensor | None = None
+        self.n = n
+        self.drawn = np.zeros(len(stream.queries), dtype=np.int64)
+        self.active = np.arange(len(stream.queries))
+
+    def draw(self) -> None:
+        """The next draws of each active image: 100 at first, later a twentieth more.
+
+        The schedule is of the image alone, so its result does not depend on the others, and one
+        that stops makes room in the batches.
+        """
+        drawn = self.drawn[self.active]
+        blocks = np.maximum(1, drawn // (20 * BLOCK))
+        step = np.zeros_like(self.drawn)
+        step[self.active] = np.minimum(BLOCK * blocks, self.n - drawn)
+        more = self._stream.counts(step.tolist())
+        self._counts = more if self._counts is None else self._counts + more
+        self.drawn = self.drawn + step
+
+    def stop(self, where: np.ndarray) -> None:
+        """Stop active images, (A,) true or false; those with n draws stop by themselves."""
+        done = where | (self.drawn[self.active] >= self.n)
+        self.active = self.active[~done]
+
+    def leaders(self, images: np.ndarray) -> np.ndarray:
+        """The class with the most votes of each of some images, which have drawn."""
+        assert self._counts is not None
+        return self._counts[images].argmax(dim=1).numpy()
+
+    def votes(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Votes of some images for one class each."""
+        if self._counts is None:
+            return np.zeros(len(images), dtype=np.int64)
+        return self._counts.numpy()[images, classes]
 
 
 def _check_level(name: str, level: float) -> None:

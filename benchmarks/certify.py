@@ -2,9 +2,11 @@
 
     python benchmarks/certify.py [images] [experiment]
 
-1. Draws used and radius kept by each rule, against N = 100,000 for every image, on the trained digits network (run
+1. Draws used and radius kept by each rule, against N = 100,000 for every image, on the trained
+digits network (run
    `dvc repro` first) at theta_iso.
-2. Seconds of `exact=True` over seconds of the plain sampler, alternating, for the digits network (n = 64) and an
+2. Seconds of `exact=True` over seconds of the plain sampler, alternating, for the digits network (n
+= 64) and an
    untrained ResNet-18 on 32x32 colour images (n = 3,072), and for the samplers alone.
 """
 
@@ -16,11 +18,15 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
+from watch import Stopwatch
 
-from ancer import datasets, models, networks, noise, smoothing, store
-from ancer.certification import certify
-from ancer.pipeline import load_parameters
-from ancer.stopping import Hopeless, Improvement, Target
+from ancer import Classifier, GaussianNoise, Hopeless, Improvement, Target, UniformNoise, certify
+from ancer._arithmetic import machine
+from ancer.datasets.loading import load
+from ancer.models.networks import build
+from ancer.smoothing import unit_draws
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.store.theta import read_theta
 
 ROOT = Path(__file__).parents[1]
 N = 100_000
@@ -34,7 +40,7 @@ def rules(f, x, law, theta, sigma: float, **common) -> list[dict]:
     stops |= {f"Hopeless(radius={sigma / 2:g})": Hopeless(radius=sigma / 2)}
     lines, fixed = [], None
     for name, stop in stops.items():
-        with store.Stopwatch() as watch:
+        with Stopwatch() as watch:
             certificates = certify(f, x, law(theta), n=N, stop=stop, **common)
         radii = np.array([c.radius for c in certificates])
         fixed = radii if fixed is None else fixed
@@ -54,53 +60,88 @@ def rules(f, x, law, theta, sigma: float, **common) -> list[dict]:
 
 
 def exact(repeats: int = 7) -> list[dict]:
-    """Seconds of the exact sampler over those of the plain one: median, least and largest of `repeats` pairs."""
-    digits, colour = datasets.load("digits", images=20).images, torch.randint(0, 256, (2, 3, 32, 32)).float() / 255
+    """Seconds of the exact sampler over those of the plain one.
+
+    Median, least and largest of `repeats` pairs.
+    """
+    digits, colour = (
+        load("digits", images=20).images,
+        torch.randint(0, 256, (2, 3, 32, 32)).float() / 255,
+    )
     resnet = torchvision.models.resnet18(num_classes=10)
     fast = {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 500}
     cases = {
-        "digits CNN, float32": (models.Classifier(networks.build("digits_cnn", 10)), digits, 1 / 16, 10_000),
-        "ResNet-18, bfloat16, 32x32": (models.Classifier(resnet, **fast), colour, 1 / 255, 1_000),
+        "digits CNN, float32": (Classifier(build("digits_cnn", 10)), digits, 1 / 16, 10_000),
+        "ResNet-18, bfloat16, 32x32": (Classifier(resnet, **fast), colour, 1 / 255, 1_000),
         "sampler alone, 32x32": (None, colour, 1 / 255, 1_000),
     }
     lines = []
     for case, (f, x, lattice, n) in cases.items():
-        for law in (noise.GaussianNoise, noise.UniformNoise):
+        for law in (GaussianNoise, UniformNoise):
             theta = law.from_sigma(torch.rand(x.shape) + 0.1)
             spent = {True: [], False: []}
             for _ in range(repeats):
                 for is_exact, times in spent.items():
-                    with store.Stopwatch() as watch:
+                    with Stopwatch() as watch:
                         if f is None:
-                            step, dtype = (lattice, torch.float64) if is_exact else (None, torch.float32)
+                            step, dtype = (
+                                (lattice, torch.float64) if is_exact else (None, torch.float32)
+                            )
                             streams = [torch.Generator().manual_seed(i) for i in range(len(x))]
                             scale = theta.theta_for(x, step)
                             for _ in range(0, n, 100):
-                                z = smoothing.unit_draws(theta, (100, *x.shape[1:]), streams, dtype)
+                                z = unit_draws(theta, (100, *x.shape[1:]), streams, dtype)
                                 theta.around(x[:, None], scale[:, None], z, step)
                         else:
-                            certify(f, x, theta, n=n, alpha=0.001, seed=0, exact=is_exact, lattice=lattice)
+                            certify(
+                                f,
+                                x,
+                                theta,
+                                n=n,
+                                alpha=0.001,
+                                seed=0,
+                                exact=is_exact,
+                                lattice=lattice,
+                            )
                     times.append(watch.seconds)
-            ratio = np.array(spent[True][1:]) / np.array(spent[False][1:])  # the first pair warms up
-            ratios = {"exact / plain": np.median(ratio), "least": ratio.min(), "largest": ratio.max()}
+            ratio = np.array(spent[True][1:]) / np.array(
+                spent[False][1:]
+            )  # the first pair warms up
+            ratios = {
+                "exact / plain": np.median(ratio),
+                "least": ratio.min(),
+                "largest": ratio.max(),
+            }
             per_draw = np.median(spent[False]) / len(x) / n
-            lines.append({"case": case, "noise": law.__name__, **ratios, "plain, us per draw": 1e6 * per_draw})
+            lines.append(
+                {
+                    "case": case,
+                    "noise": law.__name__,
+                    **ratios,
+                    "plain, us per draw": 1e6 * per_draw,
+                }
+            )
     return lines
 
 
-def main(images: int = 40, experiment: str = "digits-l2-0.25") -> None:
-    p = load_parameters(experiment, profile=ROOT)
-    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT, images=images)
-    indices = data.index.tolist()
-    f = models.Classifier(models.load(ROOT / f"data/checkpoints/{experiment}.safetensors"), **vars(p.evaluate))
-    theta = store.read_theta(ROOT / f"data/theta/{experiment}.safetensors", indices)["isotropic"]
-    common = {"alpha": p.certify.alpha, "seed": p.seed, "indices": indices}
-    record = {"experiment": experiment, "images": images, "n": N, **models.machine(f.device)}
-    record["rules"] = rules(f, data.images, noise.LAWS[e.noise], theta, e.sigma, **common)
+def main(images: int = 40, name: str = "digits-l2-025") -> None:
+    experiment = Experiment.open(name, profile=ROOT)
+    data = experiment.some_data(images)
+    theta = read_theta(experiment.file("theta"), data.indices)["isotropic"]
+    common = {
+        "alpha": experiment.parameters.certify.alpha,
+        "seed": experiment.parameters.seed,
+        "indices": data.indices,
+    }
+    f = experiment.classifier
+    law = type(experiment.law)
+    record = {"experiment": name, "images": images, "n": N, **machine(f.device)}
+    record["rules"] = rules(f, data.images, law, theta, experiment.section.sigma, **common)
     record["exact"] = exact()
     for part in ("rules", "exact"):
         print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
-    (ROOT / f"benchmarks/results/certify-{experiment}.json").write_text(json.dumps(record, indent=2) + "\n")
+    path = ROOT / f"benchmarks/results/certify-{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

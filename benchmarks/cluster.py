@@ -1,10 +1,11 @@
-"""Certifying by the workers of a cluster on this machine, against one process with one thread, side by side in one run.
+"""Certifying by the workers of a cluster on this machine, against one process with one thread, side
+by side in one run.
 
     python benchmarks/cluster.py [experiment] [profile] [images]
 
-Run `dvc repro` of the profile first. Each round takes this process, one worker and two workers in turn: rows per second
-once the workers run, seconds until the first has the network, and milliseconds of a task that does nothing.
-"""
+Run `dvc repro` of the profile first. Each round takes this process, one worker and two workers in
+turn: rows per second once the workers run, seconds until the first has the network, and
+milliseconds of a task that does nothing."""
 
 import json
 import os
@@ -17,73 +18,91 @@ os.environ["OMP_NUM_THREADS"] = "1"  # as Dask's workers have
 import numpy as np
 import pandas as pd
 import torch
+from watch import Stopwatch
 
-from ancer import datasets, models, noise, tasks
-from ancer.pipeline import chunked, load_parameters
-from ancer.rows import certified_rows
-from ancer.store import Stopwatch
-from ancer.workers import workers
+from ancer._arithmetic import machine
+from ancer.datasets.dataset import Dataset
+from ancer.workspace.cluster import workers
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.notebooks import chunked
+from ancer.workspace.stages.certify import certified_rows, sampling
+from ancer.workspace.tasks import Network, call, describe
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = {"this process": {}, "one worker": {"local": 1}, "two workers": {"local": 2}}
 ROUNDS = 5
 
 
-def measure(cluster: dict, network, data, start, theta, p) -> dict:
+def tasks(experiment: Experiment, data: Dataset, images: int) -> list[tuple]:
+    """Certify a few images at a time."""
+    budget = sampling(experiment)
+    method = experiment.methods["anisotropic"]
+    theta_file = experiment.file("theta")
+    found = []
+    for chunk in chunked(data.indices, images):
+        task = (data.take(chunk), method, experiment.law, theta_file, budget)
+        found.append((certified_rows, *task))
+    return found
+
+
+def measure(cluster: dict, network: Network, experiment: Experiment, data: Dataset) -> dict:
     """Rows per second, seconds until the first answer, and milliseconds of an empty task."""
-    drawing = {"n0": p.certify.n0, "n": p.certify.n, "alpha": p.certify.alpha, "seed": p.seed}
-    drawing |= {"exact": p.certify.exact, "lattice": data.lattice}
-    first, whole = [
-        [
-            (certified_rows, data.take(c), "anisotropic", start, theta, p.certify.shares, drawing)
-            for c in chunked(data.index.tolist()[:count], images)
-        ]
-        for count, images in ((8, 1), (None, p.tasks.certify))
-    ]
+    first = tasks(experiment, data.take(data.indices[:8]), 1)
+    whole = tasks(experiment, data, experiment.parameters.tasks.certify)
     began = time.perf_counter()
     with workers(cluster) as run:
-        (setting,) = run(tasks.describe, [(network,)])
+        (setting,) = run(describe, [(network,)])
         ready = time.perf_counter() - began
-        list(run(tasks.call, [(network, setting, *a) for a in first]))  # every worker has imported and loaded all
+        # every worker has imported and loaded all
+        list(run(call, [(network, setting, *task) for task in first]))
         with Stopwatch() as watch:
-            found = list(run(tasks.call, [(network, setting, *a) for a in whole]))
+            found = list(run(call, [(network, setting, *task) for task in whole]))
         with Stopwatch() as empty:
             list(run(len, [((),)] * 500))
     rate = sum(len(rows) for rows, _ in found) / watch.seconds
     return {"rows per s": rate, "start-up, s": ready, "empty task, ms": 1e3 * empty.seconds / 500}
 
 
-def main(experiment: str = "digits-l2-0.25", profile: str = ".", images: str = "200") -> None:
-    p = load_parameters(experiment, profile=ROOT / profile)
-    e, data = p.experiment, datasets.load(p.experiment.dataset, p.folder, images=int(images), every=p.every)
-    network = tasks.Network.of(
-        p.folder / f"data/checkpoints/{experiment}.safetensors", len(data.classes), vars(p.evaluate)
+def main(name: str = "digits-l2-025", profile: str = ".", images: str = "200") -> None:
+    experiment = Experiment.open(name, profile=ROOT / profile)
+    parameters = experiment.parameters
+    data = experiment.some_data(int(images))
+    network = Network.of(
+        experiment.file("checkpoint"),
+        experiment.section.arch,
+        len(data.classes),
+        parameters.evaluate.model_dump(),
     )
-    theta, start = p.folder / f"data/theta/{experiment}.safetensors", noise.LAWS[e.noise].from_sigma(e.sigma)
-    found = [
-        {"where": name, **measure(cluster, network, data, start, theta, p)}
-        for _ in range(ROUNDS)
-        for name, cluster in CLUSTERS.items()
-    ]
+    found = []
+    for _ in range(ROUNDS):
+        for where, cluster in CLUSTERS.items():
+            found.append({"where": where, **measure(cluster, network, experiment, data)})
     times = pd.DataFrame(found)
     alone = times.loc[times["where"] == "this process", "rows per s"].to_numpy()
     lines = []
-    for name in CLUSTERS:
-        ours = times[times["where"] == name]
+    for where in CLUSTERS:
+        ours = times[times["where"] == where]
         ratio = ours["rows per s"].to_numpy() / alone
-        lines.append(
-            {
-                "where": name,
-                **ours.drop(columns="where").median().to_dict(),
-                "against this process": np.median(ratio),
-                "least": ratio.min(),
-                "largest": ratio.max(),
-            }
-        )
+        line = {
+            "where": where,
+            **ours.drop(columns="where").median().to_dict(),
+            "against this process": np.median(ratio),
+            "least": ratio.min(),
+            "largest": ratio.max(),
+        }
+        lines.append(line)
     print(pd.DataFrame(lines).round(3).to_markdown(index=False))
-    record = {"experiment": experiment, "images": int(images), "n": p.certify.n, "images a task": p.tasks.certify}
-    record |= {"rounds": ROUNDS, **models.machine(torch.device("cpu")), "cluster": lines}
-    (ROOT / f"benchmarks/results/cluster-{experiment}.json").write_text(json.dumps(record, indent=2) + "\n")
+    record = {
+        "experiment": name,
+        "images": int(images),
+        "n": parameters.certify.n,
+        "images a task": parameters.tasks.certify,
+        "rounds": ROUNDS,
+        **machine(torch.device("cpu")),
+        "cluster": lines,
+    }
+    path = ROOT / f"benchmarks/results/cluster-{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,71 +1,93 @@
-"""The paper's optimizers against ours: ACR, AC-proxy-R, AC-box-R and seconds an image, side by side in one run.
+"""The paper's optimizers against ours: mean radii and seconds an image, side by side in one run.
 
     python benchmarks/optimizers.py [images] [experiment]
 
-Same trained digits network (run `dvc repro` first), same test images, same certification draws (N = 10,000); the
-anisotropic optimizers of both also start from the same isotropic theta, so that their steps compare alone.
+Same trained digits network (run `dvc repro` first), same test images, same certification draws
+(N = 10,000); the anisotropic optimizers of both also start from the same isotropic theta, so that
+their steps compare alone.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
+from watch import Stopwatch
 
-from ancer import datasets, models, noise, results, store
-from ancer.certification import certify
-from ancer.optimization import (
-    optimize_anisotropic,
-    optimize_anisotropic_paper,
-    optimize_isotropic,
-    optimize_isotropic_paper,
-)
-from ancer.pipeline import load_parameters
-from ancer.rows import row
+import ancer
+from ancer._arithmetic import machine
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.stages.certify import sampling
+from ancer.workspace.store.columns import row
+from ancer.workspace.tables import summary
 
 ROOT = Path(__file__).parents[1]
 
 
-def main(images: int = 20, experiment: str = "digits-l2-0.25") -> None:
-    p = load_parameters(experiment, profile=ROOT)
-    e, data = p.experiment, datasets.load(p.experiment.dataset, ROOT, images=images)
-    indices = data.index.tolist()
-    x, law = data.images, noise.LAWS[e.noise]
-    start = law.from_sigma(e.sigma)
-    f = models.Classifier(models.load(ROOT / f"data/checkpoints/{experiment}.safetensors"), **vars(p.evaluate))
-    common = {"seed": p.seed, "indices": indices}
-    theta, seconds = {"fixed": start.theta.expand(images)}, {"fixed": 0.0}
-    optimize_isotropic(f, x[:1], start, draws=1, seed=p.seed)  # what PyTorch loads once is nobody's time
+class Race:
+    """theta and seconds of each optimizer, by name."""
 
-    def run(name, optimizer, begin, before=0.0, **more):
-        with store.Stopwatch() as watch:
-            theta[name] = optimizer(f, x, begin, **common, **more)
-        seconds[name] = before + watch.seconds
+    def __init__(self, experiment: Experiment, images: int):
+        self.experiment = experiment
+        self.data = experiment.some_data(images)
+        self.law = type(experiment.law)
+        self.theta = {"fixed": experiment.law.theta.expand(images)}
+        self.seconds = {"fixed": 0.0}
 
-    run("isotropic, paper", optimize_isotropic_paper, start)
-    run("isotropic, ours", optimize_isotropic, start, draws=p.optimize.search_draws)
+    def run(self, name: str, optimize: Callable[..., Tensor], start: str, **options) -> None:
+        """`optimize` from another's theta; its seconds count too."""
+        with Stopwatch() as watch:
+            self.theta[name] = optimize(
+                self.experiment.classifier,
+                self.data.images,
+                self.law(self.theta[start]),
+                seed=self.experiment.parameters.seed,
+                indices=self.data.indices,
+                **options,
+            )
+        self.seconds[name] = self.seconds[start] + watch.seconds
+
+    def line(self, name: str) -> dict:
+        """The means that a theta certifies, and the seconds that an image took."""
+        certificates = ancer.certify(
+            self.experiment.classifier,
+            self.data.images,
+            self.law(self.theta[name]),
+            indices=self.data.indices,
+            **{**sampling(self.experiment), "exact": False},
+        )
+        rows = []
+        for certificate, label in zip(certificates, self.data.labels.tolist(), strict=True):
+            draws = certificate.n
+            rows.append(row(certificate, method=name, label=label, seed=0, draws=draws))
+        spent = self.seconds[name] / len(rows)
+        return {"theta": name, **summary(pd.DataFrame(rows)), "s per image": spent}
+
+
+def main(images: int = 20, name: str = "digits-l2-025") -> None:
+    experiment = Experiment.open(name, profile=ROOT)
+    methods = experiment.methods
+    race = Race(experiment, images)
+    # what PyTorch loads once is nobody's time
+    ancer.optimize_isotropic(
+        experiment.classifier, race.data.images[:1], experiment.law, draws=1, seed=0
+    )
+    race.run("isotropic, paper", ancer.optimize_isotropic_paper, "fixed")
+    ours = methods["isotropic"].options
+    race.run("isotropic, ours", ancer.optimize_isotropic, "fixed", **ours)
     for origin in ("paper", "ours"):
-        begin, before = law(theta[f"isotropic, {origin}"]), seconds[f"isotropic, {origin}"]
-        run(f"anisotropic, paper, from {origin}", optimize_anisotropic_paper, begin, before)
-        run(
-            f"anisotropic, ours, from {origin}", optimize_anisotropic, begin, before,
-            iterations=p.optimize.iterations, draws=p.optimize.draws, step=p.optimize.step, kappa=p.optimize.kappa,
-            outside=p.optimize.outside, temperature=e.temperature, window=p.optimize.window,
-            enlarge=p.optimize.enlarge, tolerance=p.optimize.tolerance, search_draws=p.optimize.search_draws,
-        )  # fmt: skip
-
-    lines = []
-    for name, values in theta.items():
-        certificates = certify(f, x, law(values), n=p.certify.n, n0=p.certify.n0, alpha=p.certify.alpha, **common)
-        labels = data.labels.tolist()
-        rows = [
-            row(c, method=name, label=y, seed=p.seed, draws=c.n)
-            for c, y in zip(certificates, labels, strict=True)
-        ]
-        lines.append({"theta": name, **results.summary(pd.DataFrame(rows)), "s per image": seconds[name] / images})
+        start = f"isotropic, {origin}"
+        paper = ancer.optimize_anisotropic_paper
+        race.run(f"anisotropic, paper, from {origin}", paper, start)
+        ours = methods["anisotropic"].options
+        race.run(f"anisotropic, ours, from {origin}", ancer.optimize_anisotropic, start, **ours)
+    lines = [race.line(theta) for theta in race.theta]
     print(pd.DataFrame(lines).drop(columns="abstained").round(4).to_markdown(index=False))
-    record = {"experiment": experiment, "images": images, **models.machine(f.device), "lines": lines}
-    (ROOT / f"benchmarks/results/optimizers-{experiment}.json").write_text(json.dumps(record, indent=2) + "\n")
+    record = {"experiment": name, "images": images, **machine(experiment.classifier.device)}
+    text = json.dumps({**record, "lines": lines}, indent=2)
+    (ROOT / f"benchmarks/results/optimizers-{name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""Speed at radii that are not lower: this project against the published code and ART, side by side in one run.
+"""Speed at radii that are not lower: this project, the published code and ART, in one run.
 
-    make speed                                                  # both, with the pipeline's process settings
-    python benchmarks/speed.py digits  [images] [published]     # run `dvc repro` first
-    python benchmarks/speed.py cifar10 [images] [published]     # trains a ResNet-20 first, 10 minutes on two cores
+    make speed                                               # both, with the pipeline's settings
+    python benchmarks/speed.py digits [images] [published]   # run `dvc repro` first
+    python benchmarks/speed.py cifar10 [images] [published]  # trains a ResNet-20 first, 10 minutes
 
-The published isotropic optimizer takes seconds (digits) to minutes (CIFAR-10) an image: it runs on the first
-`published` images, and every comparison with it is on those. Sections:
+The published isotropic optimizer takes seconds (digits) to minutes (CIFAR-10) an image: it runs on
+the first `published` images, and every comparison with it is on those. Sections:
 
-a, d. seconds an image to optimize and to certify, and the radii;  b. votes per second against the bare forward pass;
-c. against ART;  e. growth with images and draws, peak memory.
+a, d. seconds an image to optimize and to certify, and the radii;
+b. votes per second against the bare forward pass;
+c. against ART;
+e. growth with images and draws, peak memory.
 
-The published code and ART get the network as their authors run it, float32 and contiguous; the published code gets
-probabilities, and batches of 1,000 to certify. "default process" is without our process settings (memory, threads;
-`workers.PROCESS`), as their users run them: the published code on a quarter of those images, ART on all. Ours runs as a
-user of this machine would choose (see CASES).
+The published code and ART get the network as their authors run it, float32 and contiguous; the
+published code gets probabilities, and batches of 1,000 to certify. "default process" is without our
+process settings (memory, threads; `cluster.PROCESS`), as their users run them: the published code
+on a quarter of those images, ART on all. Ours runs as a user of this machine would choose (see
+CASES).
 """
 
 import json
@@ -26,22 +29,37 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import papermill  # noqa: F401, loads ancer.engine, which cannot be loaded before it
 import peers
 import torch
 from torch import nn
+from watch import Stopwatch
 
-from ancer import datasets, models, networks, noise, results, store, training
-from ancer.certification import ABSTAIN, certify
-from ancer.engine import PROCESS
-from ancer.optimization import optimize_anisotropic, optimize_isotropic
-from ancer.regions import Region
-from ancer.smoothing import SmoothedClassifier
+from ancer import (
+    ABSTAIN,
+    Classifier,
+    GaussianNoise,
+    Recipe,
+    Region,
+    SmoothedClassifier,
+    certify,
+    optimize_anisotropic,
+    optimize_isotropic,
+    train,
+)
+from ancer._arithmetic import machine
+from ancer.datasets.loading import load
+from ancer.models import checkpoints
+from ancer.models.networks import build
+from ancer.workspace import tables
+from ancer.workspace.cluster import PROCESS
 
 ROOT = Path(__file__).parents[1]
-# n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the published ones take, its
-# evaluate on top of the other
-ALPHA, SEED, SIGMA, LAW = 0.001, 0, 0.25, noise.GaussianNoise
+ALPHA = 0.001
+SEED = 0
+SIGMA = 0.25
+LAW = GaussianNoise
+# n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the
+# published ones take, its evaluate on top of the other
 CASES = {
     "digits": {
         "n": 10_000,
@@ -54,21 +72,44 @@ CASES = {
             "n": 1_500,
             "evaluate": {"dtype": "bfloat16"},
             "search": {"draws": 50, "scales": (0.5, 0.71, 1, 1.41, 2)},
-            "ascent": {"iterations": 36, "draws": 12, "step": 0.5, "search_draws": 50, "tolerance": 0.0},
+            "ascent": {
+                "iterations": 36,
+                "draws": 12,
+                "step": 0.5,
+                "search_draws": 50,
+                "tolerance": 0.0,
+            },
         },
     },
     "cifar10": {
         "n": 4_000,
         "draws": 500,
         "lattice": 1 / 255,
-        "evaluate": {"dtype": "bfloat16", "memory_format": "channels_last", "batch_size": 200, "fold": True},
+        "evaluate": {
+            "dtype": "bfloat16",
+            "memory_format": "channels_last",
+            "batch_size": 200,
+            "fold": True,
+        },
         "search": {"draws": 100},
-        "ascent": {"iterations": 50, "step": 0.5, "window": 3, "search_draws": 100, "tolerance": 0.0},
+        "ascent": {
+            "iterations": 50,
+            "step": 0.5,
+            "window": 3,
+            "search_draws": 100,
+            "tolerance": 0.0,
+        },
         "quick": {
             "n": 1_000,
             "evaluate": {},
             "search": {"draws": 50},
-            "ascent": {"iterations": 30, "step": 0.5, "window": 3, "search_draws": 50, "tolerance": 0.0},
+            "ascent": {
+                "iterations": 30,
+                "step": 0.5,
+                "window": 3,
+                "search_draws": 50,
+                "tolerance": 0.0,
+            },
         },
     },
 }
@@ -86,34 +127,56 @@ class Probabilities(nn.Module):
 def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """The trained network, `images` test images and their labels."""
     if case == "digits":
-        data = datasets.load("digits", images=images)
-        network = models.load(ROOT / "data/checkpoints/digits-l2-0.25.safetensors")
+        data = load("digits", images=images)
+        network = checkpoints.load(ROOT / "data/checkpoints/digits-l2-025.safetensors")
         return network, data.images, data.labels
-    archive, checkpoint = "../shared/cifar10/cifar10-jpeg.tar.xz", ROOT / ".build/resnet20.safetensors"
-    data = datasets.load(archive, ROOT, images=images, every=10_000 // images)
+    archive, checkpoint = (
+        "../shared/cifar10/cifar10-jpeg.tar.xz",
+        ROOT / ".build/resnet20.safetensors",
+    )
+    data = load(archive, ROOT, images=images, every=10_000 // images)
     if not checkpoint.exists():
         torch.manual_seed(SEED)
-        shown = datasets.load(archive, ROOT, split="train")
-        network = networks.build("resnet20", 10).to(memory_format=torch.channels_last)
+        shown = load(archive, ROOT, split="train")
+        network = build("resnet20", 10).to(memory_format=torch.channels_last)
         schedule = {"epochs": 6, "batch_size": 128, "lr": 0.003}
-        training.train(
-            network, shown.images, shown.labels, LAW(SIGMA), seed=SEED, **schedule,
+        train(
+            network,
+            shown.images,
+            shown.labels,
+            LAW(SIGMA),
+            Recipe(**schedule),
+            seed=SEED,
             progress=lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.3f}", flush=True),
-        )  # fmt: skip
-        models.save(checkpoint, network, arch="resnet20", classes=10, provenance={"sigma": SIGMA, **schedule})
-    return models.load(checkpoint), data.images, data.labels
+        )
+        checkpoints.save(
+            checkpoint,
+            network,
+            arch="resnet20",
+            classes=10,
+            provenance={"sigma": SIGMA, **schedule},
+        )
+    return checkpoints.load(checkpoint), data.images, data.labels
 
 
-def line(name: str, found: list[tuple[int, Region | None]], labels, optimize: float, spent: float) -> dict:
-    """The means of the tables and seconds an image; found: class and certified region of each image."""
+def line(
+    name: str, found: list[tuple[int, Region | None]], labels, optimize: float, spent: float
+) -> dict:
+    """The means of the tables and seconds an image.
+
+    Found: class and certified region of each image.
+    """
     prediction, regions = zip(*found, strict=True)
-    radii = {by: [getattr(region, by) if region else 0.0 for region in regions] for by in results.MEANS.values()}
+    radii = {
+        by: [getattr(region, by) if region else 0.0 for region in regions]
+        for by in tables.MEANS.values()
+    }
     rows = pd.DataFrame({"correct": np.array(prediction) == labels[: len(found)].numpy(), **radii})
     return {
         "theta": name,
         "images": len(rows),
         "accuracy": rows["correct"].mean(),
-        **{mean: results.average_certified_radius(rows, by=by) for mean, by in results.MEANS.items()},
+        **{mean: tables.average_certified_radius(rows, by=by) for mean, by in tables.MEANS.items()},
         "optimize [s]": optimize / len(rows),
         "certify [s]": spent / len(rows),
         "total [s]": (optimize + spent) / len(rows),
@@ -122,7 +185,7 @@ def line(name: str, found: list[tuple[int, Region | None]], labels, optimize: fl
 
 def ours(name: str, f, x, labels, theta, n: int, optimize: float = 0.0) -> dict:
     """A line certified by this project."""
-    with store.Stopwatch() as watch:
+    with Stopwatch() as watch:
         found = certify(f, x, LAW(theta), n=n, alpha=ALPHA, seed=SEED)
     return line(name, [(c.prediction, c.region) for c in found], labels, optimize, watch.seconds)
 
@@ -131,12 +194,15 @@ def theirs(name: str, dds, network, x, labels, theta, n: int, optimize: float) -
     """A line certified by the published code, image after image."""
     found = []
     smooth = dds.smooth.Smooth(network, 10, None, dds.certificate.L2Certificate(1, device="cpu"))
-    with store.Stopwatch() as watch:
+    with Stopwatch() as watch:
         for image, t in zip(x, theta, strict=True):
             smooth.sigma = t
             found.append(smooth.certify(image, 100, n, ALPHA, 1000, device="cpu"))
     found = [
-        (prediction, None if prediction == ABSTAIN else Region(image.double(), t.double() * gap, LAW.norm))
+        (
+            prediction,
+            None if prediction == ABSTAIN else Region(image.double(), t.double() * gap, LAW.norm),
+        )
         for image, t, (prediction, gap) in zip(x, theta, found, strict=True)
     ]
     return line(name, found, labels, optimize, watch.seconds)
@@ -150,58 +216,106 @@ def quick_theta(f, x, quick: dict) -> torch.Tensor:
 
 
 def published_code(network, f, fast, x, labels, case: dict, first: int) -> list[dict]:
-    """a and d: the published optimizers and certification against ours, and fixed sigmas, on the first images.
+    """a and d: the published optimizers and certification against ours, and fixed sigmas, on the
+    first images.
 
     f: our classifier; fast: that of the quick settings."""
     n, few, few_labels = case["n"], x[:first], labels[:first]
     lines, search = published_isotropic(network, few, few_labels, n)
     lines += published_ancer(network, few, few_labels, n, *search)
     for images in sorted({first, len(x)}):
-        part, part_labels, common = x[:images], labels[:images], {"seed": SEED, "n": n, "alpha": ALPHA}
-        fixed = [ours(f"fixed {s:.3g}", f, part, part_labels, float(s), n) for s in np.geomspace(0.125, 0.5, 5)]
+        part, part_labels, common = (
+            x[:images],
+            labels[:images],
+            {"seed": SEED, "n": n, "alpha": ALPHA},
+        )
+        fixed = [
+            ours(f"fixed {s:.3g}", f, part, part_labels, float(s), n)
+            for s in np.geomspace(0.125, 0.5, 5)
+        ]
         lines.append(next(entry for entry in fixed if entry["theta"] == f"fixed {SIGMA:.3g}"))
-        lines.append(max(fixed, key=lambda entry: entry["ACR"]) | {"theta": "fixed, best of five sigmas"})
-        with store.Stopwatch() as watch:
+        lines.append(
+            max(fixed, key=lambda entry: entry["ACR"]) | {"theta": "fixed, best of five sigmas"}
+        )
+        with Stopwatch() as watch:
             isotropic = optimize_isotropic(f, part, LAW(SIGMA), **case["search"], **common)
         search = isotropic, watch.seconds
         lines.append(ours("isotropic, ours", f, part, part_labels, isotropic, n, search[1]))
-        with store.Stopwatch() as watch:
+        with Stopwatch() as watch:
             theta = optimize_anisotropic(f, part, LAW(isotropic), **case["ascent"], **common)
-        lines.append(ours("anisotropic, ours", f, part, part_labels, theta, n, search[1] + watch.seconds))
-        with store.Stopwatch() as watch:
+        lines.append(
+            ours("anisotropic, ours", f, part, part_labels, theta, n, search[1] + watch.seconds)
+        )
+        with Stopwatch() as watch:
             theta = quick_theta(fast, part, case["quick"])
         few_draws = case["quick"]["n"]
-        lines.append(ours("anisotropic, ours, quick", fast, part, part_labels, theta, few_draws, watch.seconds))
-        lines += published_ancer(network, part, part_labels, n, *search, name=", from our isotropic")
+        lines.append(
+            ours(
+                "anisotropic, ours, quick", fast, part, part_labels, theta, few_draws, watch.seconds
+            )
+        )
+        lines += published_ancer(
+            network, part, part_labels, n, *search, name=", from our isotropic"
+        )
     return lines
 
 
 def published_isotropic(network, x, labels, n: int) -> tuple[list[dict], tuple]:
     """A line, and its sigma and seconds."""
     _, dds, _ = peers.load()
-    with store.Stopwatch() as watch:
-        certificate, start = dds.certificate.L2Certificate(1, device="cpu"), torch.full((len(x),), SIGMA)
-        sigma = dds.optimize_isotropic_dds(network, x, certificate, 0.04, start, 900, 100, device="cpu").detach()
+    with Stopwatch() as watch:
+        certificate, start = (
+            dds.certificate.L2Certificate(1, device="cpu"),
+            torch.full((len(x),), SIGMA),
+        )
+        sigma = dds.optimize_isotropic_dds(
+            network, x, certificate, 0.04, start, 900, 100, device="cpu"
+        ).detach()
     name = "isotropic, published"
-    return [theirs(name, dds, network, x, labels, _like(x, sigma), n, watch.seconds)], (sigma, watch.seconds)
+    return [theirs(name, dds, network, x, labels, _like(x, sigma), n, watch.seconds)], (
+        sigma,
+        watch.seconds,
+    )
 
 
-def published_ancer(network, x, labels, n: int, isotropic, before: float, name: str = "") -> list[dict]:
+def published_ancer(
+    network, x, labels, n: int, isotropic, before: float, name: str = ""
+) -> list[dict]:
     """A line; before: seconds that the isotropic start took."""
     published, dds, _ = peers.load()
-    with store.Stopwatch() as watch:
+    with Stopwatch() as watch:
         certificate, like = dds.certificate.L2Certificate(1, device="cpu"), _like(x, isotropic)
-        theta = published.optimize_ancer(network, x, certificate, 0.04, like, 100, 100, 2.0, device="cpu").detach()
-    return [theirs(f"anisotropic, published{name}", dds, network, x, labels, theta, n, before + watch.seconds)]
+        theta = published.optimize_ancer(
+            network, x, certificate, 0.04, like, 100, 100, 2.0, device="cpu"
+        ).detach()
+    return [
+        theirs(
+            f"anisotropic, published{name}",
+            dds,
+            network,
+            x,
+            labels,
+            theta,
+            n,
+            before + watch.seconds,
+        )
+    ]
 
 
 def default_process(what: str, name: str, images: int, first: int) -> list[dict]:
-    """The lines of `what` ("published" or "art") in a process that has none of our settings, as its users run it."""
+    """The lines of `what` ("published" or "art") in a process that has none of our settings, as its
+    users run it.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in PROCESS}
     command = [sys.executable, __file__, what, name, str(images), str(first)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    printed = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment
+    ).stdout
     lines = json.loads(printed.splitlines()[-1])
-    return [{key: f"{v}, default process" if isinstance(v, str) else v for key, v in line.items()} for line in lines]
+    return [
+        {key: f"{v}, default process" if isinstance(v, str) else v for key, v in line.items()}
+        for line in lines
+    ]
 
 
 def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -209,21 +323,22 @@ def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
-    """b: votes per second over rows per second of the bare forward pass, at the layout and batch that suit it best.
+    """b: votes per second over rows per second of the bare forward pass, at the layout and batch
+    that suit it best.
 
     Alternating; medians, least and largest ratio."""
     lines, n = [], case["draws"]
 
     def bare(f) -> float:
         z = f.as_input(torch.rand(f.batch_size, *x.shape[1:]))
-        with store.Stopwatch() as watch, torch.inference_mode():
+        with Stopwatch() as watch, torch.inference_mode():
             for _ in range(8 * n // f.batch_size):
                 f.module(z)
         return 8 * n // f.batch_size * f.batch_size / watch.seconds
 
     for dtype in ("float32", "bfloat16"):
         choices = [
-            models.Classifier(network, dtype=dtype, memory_format=layout, batch_size=size, fold=True)
+            Classifier(network, dtype=dtype, memory_format=layout, batch_size=size, fold=True)
             for layout in ("contiguous_format", "channels_last")
             for size in (100, 200, 500, 1000, 2000)
         ]
@@ -231,7 +346,7 @@ def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
         for sampler, lattice in (("plain", None), ("exact", case["lattice"])):
             smoothed, pairs = SmoothedClassifier(f, LAW(SIGMA), lattice=lattice), []
             for _ in range(repeats + 1):
-                with store.Stopwatch() as watch:
+                with Stopwatch() as watch:
                     smoothed.counts(x[:8], n, seed=SEED, purpose="certify")
                 pairs.append((bare(f), 8 * n / watch.seconds))
             forward, votes = np.array(pairs[1:]).T
@@ -255,7 +370,7 @@ def timed(function, repeats: int = 3) -> tuple:
     """What `function` returns, and the median of its seconds."""
     spent = []
     for _ in range(repeats):
-        with store.Stopwatch() as watch:
+        with Stopwatch() as watch:
             found = function()
         spent.append(watch.seconds)
     return found, np.median(spent)
@@ -272,38 +387,52 @@ def art(network, x, labels, n: int) -> dict:
 
 
 def against_art(network, f, fast, x, labels, case: dict, others: list[dict]) -> list[dict]:
-    """c: the same fixed sigma and N; the fewest draws with which our isotropic theta has ART's mean radius; quick.
+    """c: the same fixed sigma and N; the fewest draws with which our isotropic theta has ART's mean
+    radius; quick.
 
-    f: our classifier; fast: that of the quick settings; others: lines of ART's to compare with too."""
+    f: our classifier; fast: that of the quick settings; others: lines of ART's to compare with
+    too."""
     n = case["n"]
     arts = [art(network, x, labels, n), *others]
     lines = [*arts]
 
     def compare(name: str, f, draws: int, optimize=lambda: SIGMA) -> float:
-        found, seconds = timed(lambda: certify(f, x, LAW(optimize()), n=draws, alpha=ALPHA, seed=SEED))
+        found, seconds = timed(
+            lambda: certify(f, x, LAW(optimize()), n=draws, alpha=ALPHA, seed=SEED)
+        )
         mean = np.mean([c.radius for c in found])
         accuracy = np.mean([c.prediction == y for c, y in zip(found, labels.tolist(), strict=True)])
         columns = {"accuracy": accuracy, "mean radius": mean, "s per image": seconds / len(x)}
         lines.append({"who": name, "n": draws, **columns})
         return mean
 
-    compare("ours, float32 as ART", models.Classifier(network, batch_size=f.batch_size), n)
+    compare("ours, float32 as ART", Classifier(network, batch_size=f.batch_size), n)
     compare("ours", f, n)
     for draws in (n // 20, n // 10, n // 5, n // 2, n):
         search = partial(optimize_isotropic, f, x, LAW(SIGMA), n=draws, seed=SEED, draws=100)
         if compare("ours, isotropic search", f, draws, search) >= arts[0]["mean radius"]:
             break
-    compare("ours, anisotropic, quick", fast, case["quick"]["n"], partial(quick_theta, fast, x, case["quick"]))
-    return [entry | {f"{a['who']} / this": a["s per image"] / entry["s per image"] for a in arts} for entry in lines]
+    compare(
+        "ours, anisotropic, quick",
+        fast,
+        case["quick"]["n"],
+        partial(quick_theta, fast, x, case["quick"]),
+    )
+    return [
+        entry | {f"{a['who']} / this": a["s per image"] / entry["s per image"] for a in arts}
+        for entry in lines
+    ]
 
 
 def growth(name: str, f, x, n: int) -> dict:
-    """e: seconds against images and draws (exponents of a log-log fit), and peak memory of two numbers of draws."""
+    """e: seconds against images and draws (exponents of a log-log fit), and peak memory of two
+    numbers of draws.
+    """
     spent = {}
     for images, draws in [(4, n), (8, n), (16, n), (8, n // 4), (8, n // 2), (8, 2 * n)]:
         times = []
         for _ in range(3):
-            with store.Stopwatch() as watch:
+            with Stopwatch() as watch:
                 certify(f, x[:images], LAW(SIGMA), n=draws, alpha=ALPHA, seed=SEED)
             times.append(watch.seconds)
         spent[images, draws] = min(times)
@@ -315,24 +444,30 @@ def growth(name: str, f, x, n: int) -> dict:
         command = [sys.executable, __file__, "peak", name, str(draws)]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         peak[draws] = int(printed.split()[-1]) // 1024
-    return {"exponent of images": by_images, "exponent of draws": by_draws, "peak memory [MiB] by draws": peak}
+    return {
+        "exponent of images": by_images,
+        "exponent of draws": by_draws,
+        "peak memory [MiB] by draws": peak,
+    }
 
 
 def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
     case = CASES[name]
     network, x, labels = problem(name, images)
-    f = models.Classifier(network, **case["evaluate"])
-    fast = models.Classifier(network, **(case["evaluate"] | case["quick"]["evaluate"]))
-    float32 = models.Classifier(network).module  # frozen and in eval mode, for the others
+    f = Classifier(network, **case["evaluate"])
+    fast = Classifier(network, **(case["evaluate"] | case["quick"]["evaluate"]))
+    float32 = Classifier(network).module  # frozen and in eval mode, for the others
     for classifier in (f, fast):  # what PyTorch loads once is nobody's time
         optimize_anisotropic(classifier, x[:1], LAW(SIGMA), seed=SEED, iterations=1)
-    record = {"case": name, **models.machine(f.device), **case}
+    record = {"case": name, **machine(f.device), **case}
     record["b"] = throughput(network, x, case)
     others = default_process("art", name, images, published)
     record["c"] = against_art(float32, f, fast, x[:published], labels[:published], case, others)
     record["e"] = growth(name, f, x, case["draws"])
     record["a, d"] = published_code(Probabilities(float32), f, fast, x, labels, case, published)
-    record["a, d"] += default_process("published", name, images, published // 4) if published >= 4 else []
+    record["a, d"] += (
+        default_process("published", name, images, published // 4) if published >= 4 else []
+    )
     for part in ("a, d", "b", "c"):
         print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
     print(record["e"])
@@ -344,13 +479,13 @@ if __name__ == "__main__":
     arguments = [int(a) if a.isdigit() else a for a in sys.argv[1:]]
     if arguments[:1] == ["peak"]:
         network, x, _ = problem(arguments[1], 4)
-        f = models.Classifier(network, **CASES[arguments[1]]["evaluate"])
+        f = Classifier(network, **CASES[arguments[1]]["evaluate"])
         certify(f, x, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     elif arguments[:1] in (["published"], ["art"]):
         what, case, images, first = arguments
         network, x, labels = problem(case, images)
-        network, few = models.Classifier(network).module, (x[:first], labels[:first], CASES[case]["n"])
+        network, few = Classifier(network).module, (x[:first], labels[:first], CASES[case]["n"])
         if what == "art":
             lines = [art(network, *few)]
         else:

@@ -1,4 +1,4 @@
-"""A small profile on which the whole pipeline has run, for the tests that look at its results."""
+"""A small profile on which the whole pipeline has run, for tests of its results."""
 
 import pytest
 from stages import EXPERIMENTS, LAST, STAGES, run, small

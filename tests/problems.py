@@ -1,4 +1,4 @@
-"""Classifiers whose smoothed versions are known in closed form, and tables of problems made of them."""
+"""Classifiers whose smoothed versions are known in closed form, and problems made of them."""
 
 import math
 from dataclasses import dataclass
@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from ancer.noise import LAWS, Noise
 
-torch.set_num_threads(1)  # the tensors of these tests are small: more threads only wait for one another
+# the tensors of these tests are small: more threads only wait for one another
+torch.set_num_threads(1)
 
 
 class HalfSpace(nn.Module):
-    """Class 0 where w . (x - 1/2) < m, class 1 elsewhere; logits +-steepness/2 times that margin."""
+    """Class 0 where w . (x - 1/2) < m, class 1 elsewhere.
+
+    Logits +-steepness/2 times that margin.
+    """
 
     def __init__(self, w: Tensor, m: float, steepness: float = 1e4):
         super().__init__()
@@ -27,9 +31,10 @@ class HalfSpace(nn.Module):
 
 
 class Slabs(nn.Module):
-    """By the distance d of the first coordinate from 1/2: class 0 where d < 0.3, 1 where d < 0.4, else 2.
+    """By the distance d of the first coordinate from 1/2.
 
-    Under wide noise class 2 wins at every point, though it is never the class near the centre.
+    Class 0 where d < 0.3, 1 where d < 0.4, else 2. Under wide noise class 2 wins at every point,
+    though it is never the class near the centre.
     """
 
     def __init__(self, steepness: float = 1e3):
@@ -43,17 +48,27 @@ class Slabs(nn.Module):
     @staticmethod
     def probabilities(law: str, theta: float) -> list[float]:
         """Exact probabilities of the three classes at the centre."""
-        within = {d: 2 * norm.cdf(d / theta) - 1 if law == "gaussian" else min(d / theta, 1) for d in (0.3, 0.4)}
+        within = {
+            d: 2 * norm.cdf(d / theta) - 1 if law == "gaussian" else min(d / theta, 1)
+            for d in (0.3, 0.4)
+        }
         return [within[0.3], within[0.4] - within[0.3], 1 - within[0.4]]
 
 
 class Network(nn.Module):
-    """A small network with everything a caller's module may have: buffers, dropout, batch norm, in-place parts."""
+    """A small network with everything a caller's module may have.
+
+    Buffers, dropout, batch norm, in-place parts.
+    """
 
     def __init__(self, classes: int = 4):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReLU(inplace=True), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5)
+            nn.ReLU(inplace=True),
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
         )
         self.head = nn.Linear(16, classes)
 
@@ -72,7 +87,10 @@ def network(classes: int = 4) -> Network:
 
 
 class Recorder(nn.Module):
-    """`module`, which shows a copy of its inputs to `see` first (a function survives the copy of a module)."""
+    """`module`, which shows a copy of its inputs to `see` first.
+
+    (A function survives the copy of a module.)
+    """
 
     def __init__(self, module: nn.Module, see):
         super().__init__()
@@ -105,8 +123,8 @@ class Outputs(nn.Module):
 class Problem:
     """A half-space classifier and a point x of class 0, with the exact smoothed classifier.
 
-    law: "gaussian" or "uniform"; w: normal of the half-space, shaped like an image; x: the image; m: so that
-    the margin at x is m; theta: a number, or scales that broadcast to the image.
+    law: "gaussian" or "uniform"; w: normal of the half-space, shaped like an image; x: the image;
+    m: so that the margin at x is m; theta: a number, or scales that broadcast to the image.
     """
 
     name: str
@@ -123,7 +141,9 @@ class Problem:
     def noise(self, copies: int = 1) -> Noise:
         """The noise for a batch of `copies` of x."""
         theta = self.theta
-        return LAWS[self.law](theta.expand(copies, *theta.shape) if isinstance(theta, Tensor) else theta)
+        return LAWS[self.law](
+            theta.expand(copies, *theta.shape) if isinstance(theta, Tensor) else theta
+        )
 
     def batch(self, copies: int = 1) -> Tensor:
         return self.x.expand(copies, *self.x.shape)
@@ -143,19 +163,27 @@ class Problem:
     def p_a(self) -> float:
         """P(class 0), not by the library's gap but by the law of the noise.
 
-        Gaussian: w . theta z ~ N(0, ||theta * w||^2). Uniform: with s the largest |theta_k w_k| and the others
-        so small that they never reach past it, P(s u + rest < m) = E[(1 + (m - rest) / s) / 2] = (1 + m / s) / 2.
+        Gaussian: w . theta z ~ N(0, ||theta * w||^2). Uniform: with s the largest |theta_k w_k| and
+        the others so small that they never reach past it,
+        P(s u + rest < m) = E[(1 + (m - rest) / s) / 2] = (1 + m / s) / 2.
         """
         spread = (self.axes_of_noise * self.w.double()).abs().flatten()
         if self.law == "gaussian":
             return norm.cdf(self.m / math.sqrt((spread**2).sum().item()))
         s = spread.max().item()
-        assert self.m + spread.sum().item() - s <= s, "the closed form needs one dominant coordinate"
+        assert self.m + spread.sum().item() - s <= s, (
+            "the closed form needs one dominant coordinate"
+        )
         return (1 + self.m / s) / 2
 
     def class_of(self, y: Tensor) -> Tensor:
-        """The smoothed class of points (..., *x.shape): smoothing a half-space leaves it as it is. No ties."""
-        return (((y - self.x.double()) * self.w.double()).flatten(-self.x.dim()).sum(-1) >= self.m).long()
+        """The smoothed class of points (..., *x.shape): smoothing a half-space leaves it as it is.
+
+        No ties.
+        """
+        return (
+            ((y - self.x.double()) * self.w.double()).flatten(-self.x.dim()).sum(-1) >= self.m
+        ).long()
 
 
 def _problems() -> list[Problem]:
@@ -165,7 +193,11 @@ def _problems() -> list[Problem]:
     scales = 2.0 ** torch.randint(-4, 0, (1, 4, 4), generator=stream)
     pixel = torch.zeros(1, 4, 4)
     pixel[0, 1, 2] = -1
-    plane, point, flat = torch.tensor([0.6, -0.8]), torch.tensor([0.5, 0.25]), torch.tensor([0.0, 1.0])
+    plane, point, flat = (
+        torch.tensor([0.6, -0.8]),
+        torch.tensor([0.5, 0.25]),
+        torch.tensor([0.0, 1.0]),
+    )
     return [
         Problem("plane", "gaussian", plane, point, 0.25, 0.25),
         Problem("plane, stretched", "gaussian", plane, point, 0.25, torch.tensor([0.5, 0.125])),
@@ -201,4 +233,14 @@ BAD_IMAGES = {
 }
 
 # scales that do not fit images (2, 1, 4, 4)
-BAD_SHAPES = [(1,), (3,), (2, 2), (1, 4, 4), (2, 4, 4), (1, 1, 4, 4), (2, 1, 4), (2, 1, 4, 5), (2, 3, 4, 4)]
+BAD_SHAPES = [
+    (1,),
+    (3,),
+    (2, 2),
+    (1, 4, 4),
+    (2, 4, 4),
+    (1, 1, 4, 4),
+    (2, 1, 4),
+    (2, 1, 4, 5),
+    (2, 3, 4, 4),
+]

@@ -14,7 +14,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 from stages import LAST, PICTURES, ROOT, STAGES, small
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +25,9 @@ def browser():
         pytest.skip("no Chromium found: install the system's package chromium")
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = p.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -36,12 +40,30 @@ def lab(tmp_path_factory):
     config = folder / ".jupyter/CONFIG"
     config.mkdir(parents=True)
     shutil.copy(ROOT / "jupyter_lab_config.py", config)  # where `make` puts it in the environment
-    places = {f"JUPYTER_{name}_DIR": str(folder / ".jupyter" / name) for name in ("RUNTIME", "CONFIG", "DATA")}
-    places |= {f"JUPYTERLAB_{name}_DIR": str(folder / ".jupyter" / name) for name in ("SETTINGS", "WORKSPACES")}
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.port=0"]
+    places = {
+        f"JUPYTER_{name}_DIR": str(folder / ".jupyter" / name)
+        for name in ("RUNTIME", "CONFIG", "DATA")
+    }
+    places |= {
+        f"JUPYTERLAB_{name}_DIR": str(folder / ".jupyter" / name)
+        for name in ("SETTINGS", "WORKSPACES")
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.port=0",
+    ]
     with open(folder / "lab.log", "w") as log:
         process = subprocess.Popen(
-            [*command, "--IdentityProvider.token=t"], cwd=folder, env={**os.environ, **places}, stdout=log, stderr=log
+            [*command, "--IdentityProvider.token=t"],
+            cwd=folder,
+            env={**os.environ, **places},
+            stdout=log,
+            stderr=log,
         )
     deadline, files = time.monotonic() + 120, []
     while not files and time.monotonic() < deadline:
@@ -63,12 +85,16 @@ class Notebook:
         self.page = browser.new_context(viewport={"width": 1500, "height": 1100}).new_page()
         self.foreign = []
         self.page.on("request", self._note)
-        self.page.goto(f"{lab.address}lab/tree/notebooks/{name}.ipynb?token=t&reset", timeout=60_000)
+        self.page.goto(
+            f"{lab.address}lab/tree/notebooks/{name}.ipynb?token=t&reset", timeout=60_000
+        )
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.wait(idle=True)
 
     def _note(self, request):
-        if not request.url.startswith((self.lab.address, self.lab.address.replace("http", "ws"), "data:", "blob:")):
+        if not request.url.startswith(
+            (self.lab.address, self.lab.address.replace("http", "ws"), "data:", "blob:")
+        ):
             self.foreign.append(request.url)
 
     def menu(self, *items):
@@ -81,7 +107,9 @@ class Notebook:
         deadline, wanted = time.monotonic() + seconds, "idle" if idle else "busy"
         while time.monotonic() < deadline:
             with urlopen(f"{self.lab.address}api/sessions?token=t") as answer:
-                sessions = [s for s in json.load(answer) if s["path"] == f"notebooks/{self.path.name}"]
+                sessions = [
+                    s for s in json.load(answer) if s["path"] == f"notebooks/{self.path.name}"
+                ]
             if sessions and sessions[0]["kernel"]["execution_state"] == wanted:
                 return
             self.page.wait_for_timeout(200)

@@ -77,13 +77,21 @@ def test_slider_changes_pictures_and_numbers(explorer):
 def test_image_method_and_direction_change_what_is_shown(explorer):
     page = explorer.page
     change(page, lambda: choose(page, "method", "Fixed sigma"), lambda: pixels(page)["theta"])
-    change(page, lambda: choose(page, "method", "Anisotropic (ANCER)"), lambda: pixels(page)["theta"])
+    change(
+        page, lambda: choose(page, "method", "Anisotropic (ANCER)"), lambda: pixels(page)["theta"]
+    )
     for direction in ("gradient", "largest axis", "smallest axis", "another image", "random"):
-        change(page, lambda d=direction: choose(page, "direction", d), lambda: pixels(page)["perturbation"])
+        change(
+            page,
+            lambda d=direction: choose(page, "direction", d),
+            lambda: pixels(page)["perturbation"],
+        )
     image = page.locator(".widget-slider:has-text('image') .noUi-handle").first
     change(page, lambda: image.press("ArrowRight"), lambda: pixels(page)["image"])
     page.locator(".ancer-row canvas").nth(1).hover()
-    assert re.match(r"pixel \(\d, \d\): [\d.]+", page.locator(".ancer-row figcaption").nth(1).inner_text())
+    assert re.match(
+        r"pixel \(\d, \d\): [\d.]+", page.locator(".ancer-row figcaption").nth(1).inner_text()
+    )
 
 
 def test_point_can_be_dragged_over_the_moons(explorer):
@@ -121,7 +129,10 @@ def test_missing_results_say_what_to_run(explorer):
     explorer.run()
     explorer.page.wait_for_selector(".ancer-error")
     explorer.page.wait_for_timeout(1000)
-    assert "run the optimize stage (dvc repro) first" in error()[0] and "run the toy stage" in error()[1]
+    assert (
+        "run the optimize stage (dvc repro) first" in error()[0]
+        and "run the toy stage" in error()[1]
+    )
     assert explorer.page.locator(".ancer-pictures canvas").count() == 0
     for path in moved:
         path.with_suffix(".away").rename(path)

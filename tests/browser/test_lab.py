@@ -13,9 +13,13 @@ pytestmark = pytest.mark.slow
 def test_lab_opens_on_the_index(browser, lab):
     page = browser.new_page()
     page.goto(f"{lab.address}?token=t", timeout=60_000)
-    page.wait_for_selector(".jp-Notebook h1:visible:has-text('certified robustness')", timeout=60_000)
+    page.wait_for_selector(
+        ".jp-Notebook h1:visible:has-text('certified robustness')", timeout=60_000
+    )
     assert page.url.endswith("/lab/tree/notebooks/index.ipynb")
-    page.locator(".jp-RenderedMarkdown a:visible", has_text="certify").first.click()  # its links open the notebooks
+    page.locator(
+        ".jp-RenderedMarkdown a:visible", has_text="certify"
+    ).first.click()  # its links open the notebooks
     page.wait_for_selector(".jp-Notebook h1:has-text('Certify')", timeout=60_000)
     page.close()
 
@@ -25,14 +29,24 @@ def test_every_notebook_runs_from_the_menu(ran):
     for name, (notebook, foreign) in ran.items():
         cells = [c for c in notebook.cells if c.cell_type == "code"]
         assert all(c.execution_count for c in cells), name
-        errors = [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+        errors = [
+            o
+            for c in cells
+            for o in c.outputs
+            if o.output_type == "error" or o.get("name") == "stderr"
+        ]
         assert not errors, (name, errors)
         assert not foreign, (name, foreign)
 
 
 def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     p = yaml.safe_load((lab.folder / "params.yaml").read_text())
-    slow = {**p, "images": 60, "certify": {**p["certify"], "n": 20_000}, "tasks": {"optimize": 31, "certify": 3}}
+    slow = {
+        **p,
+        "images": 60,
+        "certify": {**p["certify"], "n": 20_000},
+        "tasks": {"optimize": 31, "certify": 3},
+    }
     (lab.folder / "params.yaml").write_text(yaml.safe_dump(slow))
     results, kept = lab.folder / "results", lab.folder / "kept"
     shutil.copytree(results, kept)
@@ -51,7 +65,12 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.wait(idle=True)
     notebook.page.wait_for_timeout(500)
-    stopped = [o.ename for c in notebook.saved().cells for o in c.get("outputs", []) if o.output_type == "error"]
+    stopped = [
+        o.ename
+        for c in notebook.saved().cells
+        for o in c.get("outputs", [])
+        if o.output_type == "error"
+    ]
     lines = new[0].read_bytes()
     assert stopped == ["KeyboardInterrupt"] and 6 <= lines.count(b"\n") < 240
     notebook.run()

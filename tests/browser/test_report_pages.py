@@ -25,7 +25,9 @@ def site(ran, lab):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_whole_and_fit(browser, site, width, scheme):
-    context = browser.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
+    context = browser.new_context(
+        viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme
+    )
     page, asked, failed = context.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("requestfailed", lambda request: failed.append(request.url))
@@ -34,11 +36,15 @@ def test_pages_are_whole_and_fit(browser, site, width, scheme):
         page.wait_for_load_state("load")
         page.wait_for_function("[...document.images].every((i) => i.complete)")
         assert page.evaluate("[...document.images].every((i) => i.naturalWidth > 0)"), path.name
-        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width], f"{path.name} is too wide"
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width], (
+            f"{path.name} is too wide"
+        )
         size = float(page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)"))
         assert size >= 15
         if path.stem in ("index", "rows-digits-l2-0.25", "notebook-optimize-digits-l2-0.25"):
-            page.screenshot(path=PICTURES / f"report-{path.stem}-{width}-{scheme}.png", full_page=True)
+            page.screenshot(
+                path=PICTURES / f"report-{path.stem}-{width}-{scheme}.png", full_page=True
+            )
     assert not failed and all(url.startswith(("file:", "data:")) for url in asked), (failed, asked)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     light = sum(int(v) for v in ground.removeprefix("rgb(").removesuffix(")").split(",")) > 380

@@ -1,0 +1,77 @@
+"""Files written in one piece: a kill leaves the old one or the new one; a full disk is named."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into an error that names the file and the fix."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot write {path} ({error}): fix the disk and run again, what is finished is kept"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one piece, and its folder where there is none."""
+    part = path.with_suffix(path.suffix + ".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        _replace(part, path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file in one piece, and its folder where there is none."""
+    part = path.with_suffix(".part")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, part, metadata=metadata)
+        _replace(part, path)
+
+
+def write_state(path: Path, state: dict) -> None:
+    """Write nested dictionaries of tensors and numbers in one piece.
+
+    `torch.load(path, weights_only=True)` reads them.
+    """
+    part = path.with_suffix(".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = BytesIO()
+        torch.save(state, buffer)  # to a file it would turn the disk's error into one of its own
+        part.write_bytes(buffer.getbuffer())
+        _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    """`part` becomes `path` once it is on the disk: a lost machine leaves the old or the new."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; SafetensorError when it is truncated or none."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return tensors, file.metadata() or {}
+
+
+def sha256_of(path: str | Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

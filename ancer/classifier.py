@@ -1,0 +1,210 @@
+"""Base classifiers: how they are evaluated, and their identity."""
+
+import copy
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from ancer._arithmetic import enough_memory, fixed_arithmetic, machine
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that the votes of a classifier depend on, beside the images and the noise."""
+
+    model: str  # sha256 of structure (as printed), parameters and buffers
+    outputs: str
+    dtype: str
+    memory_format: str
+    batch_size: int
+    device: str
+    threads: int  # of the CPU: sums are split among them
+    torch: str
+
+
+class Classifier:
+    """A base classifier f exactly as it is evaluated: its numerics are part of what is certified.
+
+    Holds a frozen copy of `module` (eval mode, no gradients to parameters), so the caller's module
+    keeps its mode, its `requires_grad` and its dtype, and later training of it changes nothing
+    here.
+
+    outputs: what the module returns, "logits" or "probabilities" (never guessed).
+    dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have it).
+    memory_format: torch.contiguous_format or torch.channels_last. Both may be given by name, as in
+    params.yaml.
+    batch_size: rows of one forward pass, > 0; bounds the memory. Every pass that counts votes has
+    exactly so many.
+    fold: batch normalisation folded into the convolutions before it, for a module that torch.fx can
+    trace.
+
+    Raises ValueError on another value.
+
+    Example:
+        >>> f = Classifier(nn.Linear(2, 3), batch_size=10)
+        >>> f(torch.zeros(4, 2)).shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        outputs: str = "logits",
+        dtype: torch.dtype | str = torch.float32,
+        memory_format: torch.memory_format | str = torch.contiguous_format,
+        batch_size: int = 1000,
+        fold: bool = False,
+    ):
+        if outputs not in ("logits", "probabilities"):
+            raise ValueError(f"outputs must be 'logits' or 'probabilities', found {outputs!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, found {batch_size}")
+        self.outputs = outputs
+        self.batch_size = batch_size
+        self.dtype = dtype_of(dtype)
+        self.memory_format = memory_format_of(memory_format)
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        if fold:
+            self.module = _folded(self.module)
+        self.module.to(dtype=self.dtype)
+        self.module.to(memory_format=self.memory_format)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; images and noise go there."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What certificates record, and what `predict` compares."""
+        digest = hashlib.sha256(repr(self.module).encode())
+        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            numbers = tensor.cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(numbers.numpy().tobytes())
+        return Evaluation(
+            model=digest.hexdigest(),
+            outputs=self.outputs,
+            dtype=str(self.dtype).removeprefix("torch."),
+            memory_format=str(self.memory_format).removeprefix("torch."),
+            batch_size=self.batch_size,
+            **machine(self.device),
+        )
+
+    def fixed_arithmetic(self) -> AbstractContextManager[None]:
+        """Inside, the same inputs give the same outputs; the caller's settings come back."""
+        return fixed_arithmetic(self.device)
+
+    def enough_memory(self) -> AbstractContextManager[None]:
+        """Turn an allocation that fails inside into a MemoryError that names the batch size."""
+        return enough_memory(self.batch_size)
+
+    def as_input(self, inputs: Tensor) -> Tensor:
+        """inputs (B, ...) in the dtype and layout in which the module gets them."""
+        inputs = inputs.to(self.dtype)
+        if inputs.dim() == 4:
+            return inputs.contiguous(memory_format=self.memory_format)
+        return inputs
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The module's outputs (B, K) in float32 for inputs (B, ...).
+
+        Raises ValueError for outputs of another shape, NaN or infinity.
+        """
+        outputs = self.module(self.as_input(inputs))
+        _check_shape(outputs, len(inputs))
+        outputs = outputs.float()
+        if not torch.isfinite(outputs).all():
+            raise ValueError(
+                "the model returned NaN or infinite outputs: check its weights and its dtype"
+            )
+        return outputs
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Class probabilities (B, K): softmax of logits, or the outputs themselves, checked."""
+        outputs = self(inputs)
+        if self.outputs == "logits":
+            return outputs.softmax(dim=1)
+        off = (outputs.detach().sum(dim=1) - 1).abs().max()
+        if outputs.min() < -1e-3 or off > 2e-2:  # bfloat16 probabilities sum to 1 +- 1 %
+            raise ValueError(
+                "the model was declared to return probabilities, but a row is negative or does not "
+                "sum to 1: use outputs='logits'"
+            )
+        return outputs
+
+
+def as_classifier(model: nn.Module | Classifier) -> Classifier:
+    """`model` itself, or a module that returns logits, with the defaults of `Classifier`."""
+    if isinstance(model, Classifier):
+        return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"the model must be a torch.nn.Module or a Classifier, found {type(model).__name__}"
+        )
+    return Classifier(model)
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ValueError unless x is a batch of images: (B, ...), B >= 1, floats in [0, 1]."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"images must be float32 or float64 tensors, found {type(x).__name__}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"images must be float32 or float64 tensors, found {x.dtype}")
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(
+            f"images must have shape (B, ...) with B >= 1, found {tuple(x.shape)}: x[None]?"
+        )
+    low = x.min().item()
+    high = x.max().item()
+    if not (0 <= low and high <= 1):
+        raise ValueError(
+            f"pixels must lie in [0, 1], found {low:g} to {high:g}: radii are in these units, "
+            "so put normalisation inside the model"
+        )
+
+
+def dtype_of(name: torch.dtype | str) -> torch.dtype:
+    """A floating-point type in which networks run here, given itself or by name."""
+    return _one_of(name, "dtype", torch.float32, torch.bfloat16)
+
+
+def memory_format_of(name: torch.memory_format | str) -> torch.memory_format:
+    """A layout of images (B, C, H, W), given itself or by name."""
+    return _one_of(name, "memory_format", torch.contiguous_format, torch.channels_last)
+
+
+def _one_of(value, name: str, *choices):
+    for choice in choices:
+        if value == choice or f"torch.{value}" == str(choice):
+            return choice
+    raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}")
+
+
+def _check_shape(outputs: object, rows: int) -> None:
+    found: object = type(outputs).__name__
+    if isinstance(outputs, Tensor):
+        found = tuple(outputs.shape)
+        if outputs.dim() == 2 and len(outputs) == rows and outputs.shape[1] >= 2:
+            return
+    raise ValueError(
+        f"the model must return (B, K) = ({rows}, K) outputs with K >= 2, found {found}"
+    )
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    try:
+        return fuse(module).requires_grad_(False)
+    except Exception as error:  # tracing runs the caller's code, with stand-ins for tensors
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"fold=True needs a module that torch.fx can trace ({reason}): use fold=False"
+        ) from error

@@ -1,0 +1,98 @@
+"""One split of a data set, as a tensor plus indices."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a data set.
+
+    images: (M, ...) float32 in [0, 1]; labels: (M,) int64 in [0, len(classes)).
+    index: (M,) int64, each image's number in its data set: rows name it and seeds depend on it.
+    lattice: the step of the pixels' lattice (1/16 for digits, 1/255 for 8-bit images), None for
+    float data.
+
+    Raises ValueError that names the data set and what does not fit.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    classes: Sequence[str]
+    lattice: float | None
+
+    def __post_init__(self):
+        if not len(self.images):
+            raise ValueError(f"{self.name} has no images")
+        inside = self.images.min() >= 0 and self.images.max() <= 1
+        if self.images.dtype != torch.float32 or not inside:
+            raise ValueError(f"images of {self.name} must be float32 in [0, 1]")
+        self._check_numbers("labels", self.labels)
+        self._check_numbers("index", self.index)
+        if len(self.index.unique()) != len(self.index):
+            raise ValueError(f"index of {self.name} has a number twice")
+        wrong = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
+        if len(wrong):
+            raise ValueError(
+                f"label {wrong[0].item()} of {self.name} is outside its {len(self.classes)} classes"
+            )
+
+    def _check_numbers(self, field: str, values: Tensor) -> None:
+        expected = (len(self.images),)
+        if values.dtype != torch.int64 or values.shape != expected:
+            raise ValueError(
+                f"{field} of {self.name} must be int64 of shape {expected}, "
+                f"found {values.dtype} of shape {tuple(values.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def indices(self) -> list[int]:
+        """The images' numbers, as a list."""
+        return self.index.tolist()
+
+    def take(self, numbers: Sequence[int]) -> "Dataset":
+        """The part with these image numbers, in their order.
+
+        Raises ValueError for one that is not among `index`.
+        """
+        position = dict(zip(self.indices, range(len(self)), strict=True))
+        for number in numbers:
+            if number not in position:
+                raise ValueError(
+                    f"image {number} of {self.name} is not among the {len(self)} that were loaded"
+                )
+        at = [position[number] for number in numbers]
+        return replace(self, images=self.images[at], labels=self.labels[at], index=self.index[at])
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split before its images are chosen.
+
+    read takes (M,) positions in it and gives the images (M, ...), float32 in [0, 1].
+    """
+
+    labels: Tensor
+    index: Tensor
+    classes: Sequence[str]
+    lattice: float | None
+    read: Callable[[Tensor], Tensor]
+
+    def choose(self, name: str, chosen: Tensor) -> Dataset:
+        """The images at some positions."""
+        return Dataset(
+            name=name,
+            images=self.read(chosen),
+            labels=self.labels[chosen],
+            index=self.index[chosen],
+            classes=self.classes,
+            lattice=self.lattice,
+        )

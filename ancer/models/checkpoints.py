@@ -1,0 +1,60 @@
+"""Our checkpoints: safetensors, with the architecture and where the weights come from."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import nn
+
+from ancer._files import read_tensors, sha256_of, write_tensors
+from ancer.models.networks import ARCHITECTURES, build, with_provenance
+
+
+def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, provenance: dict) -> None:
+    """Write a checkpoint (weights, architecture and provenance; no code) in one piece."""
+    header = {"arch": arch, "classes": classes, "provenance": provenance}
+    write_tensors(Path(path), module.state_dict(), {"ancer": json.dumps(header, sort_keys=True)})
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    sha256: str | None = None,
+    classes: int | None = None,
+) -> nn.Module:
+    """The network of a checkpoint written by `save`, in eval mode on the CPU.
+
+    arch: the architecture that is expected. A file may name one of ours by itself; one of yours,
+    "package.module:function", is only built where you name it here, since that runs code.
+
+    Its `provenance` attribute is the dictionary that was saved. Raises FileNotFoundError or
+    ValueError, naming the file, when it is missing, altered (sha256 given), of another architecture
+    or other than `classes` classes, truncated or foreign.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: run the train stage (dvc repro) first")
+    if sha256 is not None and sha256_of(path) != sha256:
+        raise ValueError(
+            f"checkpoint {path} is not the one that was expected (sha256 {sha256_of(path)[:12]}...)"
+        )
+    try:
+        state, metadata = read_tensors(path)
+        header = json.loads(metadata["ancer"])
+        if header["arch"] != arch and (arch is not None or header["arch"] not in ARCHITECTURES):
+            raise ValueError(f"its architecture is {header['arch']!r}, expected {arch!r}")
+        module = build(header["arch"], header["classes"])
+        module.load_state_dict(state)
+        provenance = header["provenance"]
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is not a checkpoint of ancer ({reason}): train it again"
+        ) from None
+    if classes not in (None, header["classes"]):
+        raise ValueError(
+            f"the network of {path} has {header['classes']} classes, the data set {classes}: "
+            "train it on these data"
+        )
+    return with_provenance(module, provenance)

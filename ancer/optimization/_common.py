@@ -1,0 +1,79 @@
+"""What the optimizers share: groups of images, differentiable probabilities, checked settings."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ancer.classifier import Classifier
+from ancer.noise import Noise
+from ancer.smoothing import Queries, SmoothedClassifier, generator, unit_draws
+
+
+def in_groups(
+    ascend: Callable[[Queries], Tensor],
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    draws: int,
+    indices: Sequence[int] | None,
+) -> Tensor:
+    """`ascend` on as many images at once as draws for each fit the batch size; theta on x's device.
+
+    Raises ValueError for a batch size below draws, or as `SmoothedClassifier.queries`.
+    """
+    queries = SmoothedClassifier(model, noise).queries(x, indices)
+    classifier = queries.classifier
+    size = classifier.batch_size // draws
+    if size < 1:
+        raise ValueError(
+            f"batch_size {classifier.batch_size} is below {draws} draws: raise it or lower draws"
+        )
+    found = []
+    with torch.enable_grad(), classifier.enough_memory():
+        for first in range(0, len(queries), size):
+            found.append(ascend(queries.part(slice(first, first + size))))
+    return torch.cat(found).to(x.device)
+
+
+class MeanProbabilities:
+    """Mean class probabilities (B, K) over `draws` fresh draws an image, differentiable in theta.
+
+    temperature: the probabilities are those of logits / temperature.
+    """
+
+    def __init__(self, queries: Queries, draws: int, seed: int, temperature: float = 1.0):
+        device = queries.x.device
+        self.streams = [generator(seed, "ascent", index, device) for index in queries.indices]
+        self.queries = queries
+        self.draws = draws
+        self.temperature = temperature
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """At theta, which broadcasts to the images."""
+        x = self.queries.x
+        z = unit_draws(self.queries.law, (self.draws, *x.shape[1:]), self.streams, x.dtype)
+        inputs = x[:, None] + theta[:, None] * z
+        p = self.queries.classifier.probabilities(inputs.flatten(0, 1))
+        if self.temperature != 1:
+            p = (p.clamp(min=1e-30).log() / self.temperature).softmax(dim=1)
+        return p.unflatten(0, (len(x), self.draws)).mean(dim=1)
+
+
+def isotropic_start(noise: Noise, x: Tensor) -> Tensor:
+    """noise.theta as (B,); ValueError when it is anisotropic."""
+    theta = noise.theta_for(x)
+    if theta[0].numel() != 1:
+        raise ValueError(
+            f"an isotropic start is one theta an image, found shape {tuple(noise.theta.shape)}"
+        )
+    return theta.flatten()
+
+
+def check_schedule(iterations: int, draws: int, step: float) -> None:
+    """Raise ValueError unless all are > 0."""
+    if min(iterations, draws) < 1 or not 0 < step < math.inf:
+        raise ValueError(
+            f"iterations, draws and step must be > 0, found {iterations}, {draws} and {step}"
+        )

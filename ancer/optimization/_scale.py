@@ -1,0 +1,70 @@
+"""The scale of a theta by votes, without gradients."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ancer.confidence import clopper_pearson
+from ancer.noise import gap_of
+from ancer.smoothing import Queries
+
+WIDTH = 0.2  # of the kernel over log scale that smooths the votes
+AROUND = 5  # scales round the best that get all draws
+
+
+def leading_class(queries: Queries, *, draws: int, seed: int) -> Tensor:
+    """The class that most of `draws` noisy copies get: (B, 1)."""
+    return queries.counts(draws, seed=seed, purpose="search").argmax(dim=1, keepdim=True)
+
+
+def radii_by_scale(
+    queries: Queries,
+    anchor: Tensor,
+    scales: Tensor,
+    *,
+    n: int,
+    alpha: float,
+    draws: int,
+    seed: int,
+) -> Tensor:
+    """scale * gap of the class `anchor` (B, 1), as n draws at alpha would bound it: (S, B).
+
+    At each scale * theta; scales: (S,) ascending. Votes on common draws, a quarter of `draws` at
+    every scale and all at the five round each image's best; where there are no more than five, all
+    at once. They are smoothed (Jeffreys' half vote, and a Gaussian kernel over log scale, width
+    0.2), so that luck at one large scale is not mistaken for radius.
+    """
+
+    def radii(shares: Tensor) -> Tensor:
+        bound = clopper_pearson(shares.numpy() * n, n, alpha)
+        gap = torch.from_numpy(gap_of(queries.law, bound)).clamp(min=0)
+        return kernel @ (scales[:, None] * gap)
+
+    log_scales = scales.log()
+    squares = (log_scales[:, None] - log_scales) ** 2
+    kernel = torch.softmax(-squares / (2 * WIDTH**2), dim=1)
+
+    # 1. every scale
+    few = len(scales) <= AROUND
+    first_draws = draws if few else math.ceil(draws / 4)
+    shares = torch.zeros(len(scales), len(queries), dtype=torch.float64)
+    for k, scale in enumerate(scales):
+        shares[k] = _share(queries, anchor, scale.expand(len(queries)), first_draws, seed)
+    if few:
+        return radii(shares)
+
+    # 2. those round each image's best, with all draws
+    lowest = (radii(shares).argmax(dim=0) - AROUND // 2).clamp(0, len(scales) - AROUND)
+    images = torch.arange(len(queries))
+    for k in range(AROUND):
+        at = lowest + k
+        shares[at, images] = _share(queries, anchor, scales[at], draws, seed)
+    return radii(shares)
+
+
+def _share(queries: Queries, anchor: Tensor, scale: Tensor, draws: int, seed: int) -> Tensor:
+    """The share of votes for anchor at scale (B,) * theta, with half a vote added: (B,)."""
+    theta = queries.theta * queries.per_image(scale.to(queries.theta))
+    votes = queries.scaled(theta).counts(draws, seed=seed, purpose="search")
+    return votes.gather(1, anchor)[:, 0].add(0.5).double() / (draws + 1)

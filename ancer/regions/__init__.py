@@ -1,0 +1,1 @@
+"""Certified regions, their volume, and the memory that keeps their answers consistent."""

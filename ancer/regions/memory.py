@@ -1,0 +1,235 @@
+"""The memory that keeps a data-dependent smoothed classifier sound."""
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ancer.regions._geometry import axes_outside, largest_inside
+from ancer.regions._lookup import Lookup, Stored
+from ancer.regions._records import Records
+from ancer.regions.region import ABSTAIN, SHRINKS, Region, region_or_none
+
+if TYPE_CHECKING:  # certificates are only read
+    from ancer.certification import Certificate
+    from ancer.classifier import Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the memory answers to one query.
+
+    prediction: class or ABSTAIN. region: queries in it, earlier or later, have this answer; None if
+    empty. conflicts: stored regions of another answer that met the certificate's region or held the
+    query. event: "kept" (the certificate as it came), "shrunk" (away from the conflicts), "point"
+    (nothing left round the query), "inherited" (the query lies in a stored region of another class)
+    or "abstained".
+    """
+
+    prediction: int
+    region: Region | None
+    conflicts: int
+    event: str
+
+
+class Memory:
+    """Answers queries such that no answer contradicts another (memory-based certification, ANCER).
+
+    A certificate speaks for the classifier smoothed with the theta of *its* image. Where theta
+    depends on the image, every query has a classifier of its own, and regions certified for
+    different classes may overlap. The memory stores the region of each answer, and later queries
+    give way to it:
+
+    1. A query inside a stored region of another class inherits that class and the largest region
+       inside.
+    2. Any other query keeps its class; its region shrinks until it misses all regions of other
+       answers.
+    3. An abstention outside all regions is stored as a single point (strict) or not at all.
+
+    Guarantee. Stored regions of different answers are disjoint. Therefore, if a query lies in a
+    region that this memory reports for class c, before or after, the answer to it is c (with
+    strict=False, an *earlier* query may have been answered ABSTAIN). This is deterministic and owes
+    nothing to alpha. Separately, each region that is not inherited lies, with probability at least
+    1 - alpha, where the classifier smoothed with its own theta returns its class.
+
+    What this does not say. *Order matters*: whoever comes first keeps the whole region; in another
+    order the same queries get other regions, and some get other classes. *The first query can
+    poison*: if its class is wrong, by chance or by an adversary's choice, later queries in its
+    region inherit it, however clear their own certificates are. Looking up enforces consistency;
+    statistics only justify the size of the regions. *Nothing holds between two memories*: two
+    machines, or one that lost its memory, may contradict each other. All queries that are answered,
+    plain predictions too, must pass through the one memory, with their theta fixed before the noise
+    of their certification was drawn.
+
+    model, dtype: identity of the classifier (such as its checkpoint's sha256) and of its
+    arithmetic; needed with a path. norm: 1 or 2; by default the first certificate's. strict: see 3.
+    shrink: "direction" keeps far more volume, "uniform" the region's shape. limit: the bytes that
+    regions may take; beyond it, MemoryError is raised and nothing is answered. path: folder that
+    keeps the memory from run to run, open in one process at a time; each answer is on disk before
+    it is given, so that a kill loses none. Without it the memory is a temporary file. Both are
+    memory-mapped: the system keeps in main memory what fits. Raises ValueError if the folder is
+    damaged or belongs to another model, dtype, norm or strictness.
+
+    Regions are stored in the dtype of the first center, float32 or float64, with axes rounded down
+    and reported so. At n = 150,528 and float32, 10,000 regions take 6.0 GB if isotropic, 12.0 GB if
+    anisotropic.
+
+    Example:
+        memory = Memory()
+        answers = [memory.answer(certificate) for certificate in certificates]
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "",
+        dtype: str = "",
+        norm: int | None = None,
+        strict: bool = True,
+        shrink: str = "direction",
+        limit: int = 2**34,
+        path: str | os.PathLike | None = None,
+    ):
+        if norm not in (None, 1, 2):
+            raise ValueError(f"norm must be 1, 2 or None, found {norm!r}")
+        if shrink not in SHRINKS:
+            raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
+        if not limit > 0:
+            raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
+        if path is not None and not (model and dtype):
+            raise ValueError(
+                "a memory with a path needs model= and dtype=: it serves one classifier only"
+            )
+        self.shrink = shrink
+        owner = {"model": model, "dtype": dtype, "strict": strict, "norm": norm}
+        folder = None if path is None else Path(path)
+        self._records = Records(owner, path=folder, limit=limit)
+        self._evaluation: Evaluation | None = None  # of the first certificate that names one
+        self._lock = threading.Lock()
+
+    def answer(self, certificate: "Certificate") -> Answer:
+        """The sound answer to the query that the certificate is of; queries wait for one another.
+
+        Raises ValueError for a certificate of another norm, shape or evaluation of the classifier,
+        or whose center the memory cannot hold.
+        """
+        with self._lock:
+            x = self._query(certificate)
+            p = certificate.norm
+            c = int(certificate.prediction)
+            region = certificate.region
+            b = x.new_ones(1) if region is None else region.flat_axes.cpu()
+            shape = certificate.center.shape
+            lookup = Lookup(self._records.files, x, p, c, b)
+
+            # 1. the stored regions that hold x, all of one class
+            held, holders = lookup.holders()
+            if holders and held != c:
+                met = 0 if c == ABSTAIN else len(holders)
+                if held == ABSTAIN:
+                    return Answer(ABSTAIN, None, met, "abstained")
+                # 2. inherit the class; what lies in a stored region need not be stored
+                region = _largest_in_subset(x.reshape(shape), p, holders)
+                return Answer(held, region, met, "inherited")
+
+            # 3. an abstention outside all regions is a point
+            if region is None:
+                if self._records.owner["strict"] and not holders:
+                    self._records.append(ABSTAIN, x.new_zeros(1), x)
+                return Answer(ABSTAIN, None, 0, "abstained")
+
+            # 4. shrink away from the regions of other answers, the nearest first
+            conflicts = lookup.conflicts()
+            for file, row in conflicts:
+                u, a = lookup.inflated(file, [row])
+                b = axes_outside(u[0], a[0], b, p, shrink=self.shrink)
+                if not b.all():
+                    break
+            b = self._records.append(c, b, x)
+            region = region_or_none(x.reshape(shape), b, p)
+            return Answer(c, region, len(conflicts), _event(region, conflicts))
+
+    def __len__(self) -> int:
+        """Number of stored regions and points."""
+        return len(self._records)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        return self._records.nbytes
+
+    def close(self) -> None:
+        """Release the folder, or delete the temporary files; the end of `with Memory(...)`."""
+        self._records.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def _query(self, certificate: "Certificate") -> Tensor:
+        """The center as a flat vector; the first one settles norm, shape and number format."""
+        owner = self._records.owner
+        center = certificate.center.detach().cpu()
+        norm = certificate.norm
+        if not self._records.close.alive:
+            raise ValueError("this memory is closed")
+        if owner["norm"] not in (None, norm):
+            raise ValueError(
+                f"this memory is for norm {owner['norm']}, found a certificate for {norm}"
+            )
+        if (certificate.prediction == ABSTAIN) != (certificate.region is None):
+            raise ValueError(
+                f"a certificate abstains or has a region, found class {certificate.prediction}"
+            )
+        self._evaluation = self._evaluation or certificate.evaluation
+        if certificate.evaluation not in (None, self._evaluation):
+            raise ValueError(
+                f"this memory answers for one classifier, evaluated as {self._evaluation}: "
+                f"found a certificate of {certificate.evaluation}"
+            )
+        if not torch.isfinite(center).all():
+            raise ValueError("the certificate's center has values that are not finite")
+        if not self._records.files:
+            self._start(center, norm)
+        owner = self._records.owner
+        if list(center.shape) != owner["shape"]:
+            raise ValueError(f"this memory is for shape {owner['shape']}, not {list(center.shape)}")
+        x = center.reshape(-1).double()
+        if owner["number"] == "<f4" and not torch.equal(x.float().double(), x):
+            raise ValueError(
+                "the memory holds float32 centers, as the first was: this one is not float32"
+            )
+        return x
+
+    def _start(self, center: Tensor, norm: int) -> None:
+        if center.numel() > 1_000_000:
+            raise ValueError(
+                f"a memory holds up to 1,000,000 coordinates, found {center.numel()}: beyond, "
+                "rounding may exceed its margins"
+            )
+        number = "<f8" if center.dtype == torch.float64 else "<f4"
+        self._records.start(norm=norm, shape=list(center.shape), number=number)
+
+
+def _event(region: Region | None, conflicts: list[Stored]) -> str:
+    if region is None:
+        return "point"
+    return "shrunk" if conflicts else "kept"
+
+
+def _largest_in_subset(x: Tensor, p: int, holders: list[Stored]) -> Region | None:
+    """The largest region round x inside one of those that hold it; None on their boundary."""
+    best = None
+    for file, row in holders:
+        if file.largest[row] > 0:
+            u, a = file.load([row], x.flatten())
+            axes = largest_inside(u, a, p)[0]
+            if best is None or axes.log().mean() > best.log().mean():
+                best = axes
+    return None if best is None else region_or_none(x, best, p)

@@ -1,0 +1,193 @@
+"""Certified regions: ellipsoids (l2) and generalized cross-polytopes (l1), safe in floats.
+
+`intersect`, `largest_out_subset` and `largest_in_subset` are the Intersect, LargestOutSubset and
+LargestInSubset that memory-based certification needs (ANCER, Eiras et al., TMLR 2022); `_geometry`
+derives them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancer.regions import _geometry as geometry
+from ancer.regions import volume
+
+SHRINKS = ("direction", "uniform")
+ABSTAIN = -1  # the answer where there is no region
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The open region {y : ||(y - center) / axes||_norm < 1}.
+
+    center: any shape, finite. axes: semi-axes in the units of the center, broadcastable to it; an
+    isotropic region needs one number only, of shape () or (1, ..., 1). Both become float64. norm: 1
+    or 2. Raises ValueError for axes outside [1e-75, 1e75], a center that is not finite, a wrong
+    shape or norm.
+
+    Example:
+        >>> region = Region(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 1.0]), 2)
+        >>> region.radius, region.proxy_radius, region.contains(torch.tensor([0.5, 1.4])).item()
+        (0.25, 0.5, True)
+    """
+
+    center: Tensor
+    axes: Tensor
+    norm: int
+
+    def __post_init__(self):
+        center = torch.as_tensor(self.center).detach().double()
+        axes = torch.as_tensor(self.axes).detach().double()
+        if self.norm not in (1, 2):
+            raise ValueError(f"norm must be 1 or 2, found {self.norm!r}")
+        far = ~(center.abs() <= geometry.LARGEST)
+        if center.numel() == 0 or far.any():
+            raise ValueError(
+                f"center of shape {tuple(center.shape)} must hold finite numbers, "
+                f"found {_first(center, far)}"
+            )
+        if not _broadcasts(axes.shape, center.shape):
+            raise ValueError(
+                f"axes of shape {tuple(axes.shape)} do not broadcast to the center's shape "
+                f"{tuple(center.shape)}: give one number, or one for each coordinate"
+            )
+        bad = ~((axes >= geometry.SMALLEST) & (axes <= geometry.LARGEST))
+        if bad.any():
+            raise ValueError(
+                f"axes must be positive and finite (1e-75 to 1e75), found {_first(axes, bad)}: "
+                "where nothing is certified, the region is None"
+            )
+        object.__setattr__(self, "center", center)
+        object.__setattr__(self, "axes", axes)
+
+    @property
+    def n(self) -> int:
+        """Number of coordinates."""
+        return self.center.numel()
+
+    @property
+    def radius(self) -> float:
+        """Radius of the largest lp ball inside: the smallest axis."""
+        return self.axes.min().item()
+
+    @property
+    def proxy_radius(self) -> float:
+        """Radius of the lp ball of the same volume: the geometric mean of the axes."""
+        return volume.proxy_radius(self.axes)
+
+    @property
+    def box_proxy_radius(self) -> float:
+        """Geometric mean of min(axis, 1): in [0, 1]^n, what exceeds 1 certifies nothing more."""
+        return volume.box_proxy_radius(self.axes)
+
+    @property
+    def log_volume(self) -> float:
+        """Natural logarithm of the volume, right also where the volume itself underflows."""
+        return volume.log_volume(self.axes, self.n, self.norm)
+
+    @property
+    def flat_axes(self) -> Tensor:
+        """The axes as a vector: of one number if there is only one, of n otherwise."""
+        if self.axes.numel() == 1:
+            return self.axes.reshape(1)
+        return self.axes.expand_as(self.center).reshape(-1)
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Whether points (*batch, *center.shape) lie in the open region, to float64 rounding.
+
+        (*batch,). Raises ValueError for another shape.
+        """
+        points = torch.as_tensor(points, device=self.center.device).double()
+        batch = points.shape[: points.dim() - self.center.dim()]
+        if points.shape != (*batch, *self.center.shape):
+            raise ValueError(
+                f"points of shape {tuple(points.shape)} must end in the center's shape "
+                f"{tuple(self.center.shape)}"
+            )
+        u = (points - self.center).reshape(*batch, self.n)
+        return geometry.scaled_norm(u, self.flat_axes, self.norm) < 1
+
+    def scaled_distance(self, point: Tensor) -> float:
+        """||(point - center) / axes||_norm: below 1 inside the region."""
+        u = (torch.as_tensor(point).double() - self.center).reshape(1, -1)
+        return geometry.scaled_norm(u, self.flat_axes, self.norm).item()
+
+
+def superset(a: Region, b: Region) -> bool:
+    """Whether a contains b. Never True where it does not: rounding only turns it to False.
+
+    Example:
+        >>> small = Region(torch.zeros(2), torch.tensor(0.5), 2)
+        >>> superset(Region(torch.zeros(2), torch.tensor(1.0), 2), small)
+        True
+    """
+    u, axes_a, axes_b = _pair(a, b)
+    if not u.any():  # concentric: exact
+        return bool((axes_a >= axes_b).all())
+    return bool(geometry.inside_scale(u[None], axes_a[None], axes_b, a.norm) >= 1)
+
+
+def intersect(a: Region, b: Region) -> bool:
+    """Whether the closed regions meet. Never False where they do: rounding only says True."""
+    u, axes_a, axes_b = _pair(a, b)
+    d, _ = geometry.distance(u[None], axes_a[None], axes_b, a.norm)
+    return bool(d <= 1)
+
+
+def largest_out_subset(
+    region: Region, other: Region, *, shrink: str = "direction"
+) -> Region | None:
+    """A large subset of region, round its center, that misses other; None if the center is in it.
+
+    shrink: "uniform" keeps the shape (the largest such subset); "direction" gives way only along
+    the direction of the conflict, which keeps far more volume, though the smallest axis may be
+    less. Raises ValueError for another word.
+    """
+    if shrink not in SHRINKS:
+        raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
+    u, a, b = _pair(other, region)
+    axes = geometry.axes_outside(u, a, b, region.norm, shrink=shrink)
+    return region_or_none(region.center, axes, region.norm)
+
+
+def largest_in_subset(center: Tensor, other: Region, *, keep_shape: bool = False) -> Region | None:
+    """The region of largest volume round center that lies in other; None if the center does not.
+
+    keep_shape: instead the copy of other scaled by 1 - rho, with rho the scaled norm of center in
+    other (for norm 1 the two are the same).
+    """
+    u = (other.center - torch.as_tensor(center).double()).reshape(1, -1)
+    inside = geometry.scaled_copy_inside if keep_shape else geometry.largest_inside
+    axes = inside(u, other.flat_axes[None], other.norm)[0]
+    return region_or_none(center, axes, other.norm)
+
+
+def region_or_none(center: Tensor, axes: Tensor, norm: int) -> Region | None:
+    """The region of flat axes (n,) or (1,), or None where an axis is too small for one."""
+    if not (axes >= geometry.SMALLEST).all():
+        return None
+    if len(axes) == 1:
+        return Region(center, axes.reshape(()), norm)
+    return Region(center, axes.reshape(torch.as_tensor(center).shape), norm)
+
+
+def _pair(a: Region, b: Region) -> tuple[Tensor, Tensor, Tensor]:
+    """Difference of the centers and axes, flat."""
+    if a.norm != b.norm or a.center.shape != b.center.shape:
+        raise ValueError(
+            f"regions of different spaces: norms {a.norm} and {b.norm}, "
+            f"shapes {tuple(a.center.shape)} and {tuple(b.center.shape)}"
+        )
+    return (a.center - b.center).reshape(-1), a.flat_axes, b.flat_axes
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    if len(shape) > len(to):
+        return False
+    return all(s in (1, t) for s, t in zip(reversed(shape), reversed(to), strict=False))
+
+
+def _first(values: Tensor, where: Tensor) -> str:
+    found = values[where]
+    return str(found[0].item()) if found.numel() else "nothing"

@@ -1,0 +1,268 @@
+"""Training a base classifier under noise: one loop for all schemes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from ancer._files import write_state
+from ancer.classifier import check_images, dtype_of, memory_format_of
+from ancer.noise import Noise
+from ancer.smoothing import generator
+from ancer.training.losses import SCHEMES, check_options
+
+Progress = Callable[[int, float], None]  # epoch from 1, mean loss
+
+
+def _sgd(parameters, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+
+
+def _one_cycle(optimizer, lr: float, steps: int):
+    return OneCycleLR(optimizer, lr, total_steps=steps)
+
+
+def _cosine(optimizer, lr: float, steps: int):
+    return CosineAnnealingLR(optimizer, steps)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": _sgd,
+}
+SCHEDULES = {"one_cycle": _one_cycle, "cosine": _cosine}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained under noise. Raises ValueError outside the domains."""
+
+    # for those who make a form of it: each field's sentence stands under it
+    __pydantic_config__ = {"use_attribute_docstrings": True}  # noqa: RUF012
+
+    scheme: str = "augmentation"
+    """What is minimized: augmentation, stability, smoothadv or macer."""
+    options: dict = field(default_factory=dict)
+    """Options of the scheme's loss, by name."""
+    epochs: int
+    """Passes over the training images."""
+    batch_size: int
+    """Images of one step."""
+    optimizer: str = "adamw"
+    """adamw, or sgd (momentum 0.9, Nesterov)."""
+    schedule: str = "one_cycle"
+    """one_cycle peaks at lr and moves the momentum, or AdamW's beta_1; cosine starts there."""
+    lr: float
+    """Learning rate."""
+    weight_decay: float = 1e-4
+    """Weight decay of the optimizer."""
+    crop: int = 0
+    """Images are shifted by up to so many pixels each way, zeros moving in."""
+    flip: bool = False
+    """Images are mirrored with probability 1/2."""
+    dtype: str = "float32"
+    """bfloat16 means autocast, the parameters stay float32."""
+    memory_format: str = "contiguous_format"
+    """Layout of images and network: contiguous_format or channels_last."""
+
+    def __post_init__(self):
+        check_options(self.scheme, self.options)
+        if self.optimizer not in OPTIMIZERS or self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"unknown optimizer {self.optimizer!r} or schedule {self.schedule!r}: "
+                f"{[*OPTIMIZERS]}, {[*SCHEDULES]}"
+            )
+        if min(self.epochs, self.batch_size) < 1 or not 0 < self.lr < math.inf:
+            raise ValueError(
+                "epochs, batch_size and lr must be > 0, "
+                f"found {self.epochs}, {self.batch_size}, {self.lr}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be >= 0, found {self.weight_decay}")
+        if not isinstance(self.crop, int) or self.crop < 0:
+            raise ValueError(f"crop must be a whole number of pixels >= 0, found {self.crop!r}")
+        dtype_of(self.dtype)
+        memory_format_of(self.memory_format)
+
+
+def train(
+    module: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    noise: Noise,
+    recipe: Recipe,
+    *,
+    seed: int,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train `module` in place on images (M, ...) in [0, 1] and labels (M,) under `noise`.
+
+    Returns it in eval mode. noise: one scale for all images. progress(epoch, mean loss) is called
+    after each epoch.
+
+    resume: a file that keeps the state after each epoch; where it is there, training goes on from
+    it and ends as an unbroken run would (its epochs are reported again; dropout has noise of its
+    own, which is not kept). The file is of this call alone: name it by all of its arguments, and
+    remove it afterwards.
+
+    Raises ValueError on arguments outside their domain or a foreign file, FloatingPointError when
+    the loss is no longer finite.
+    """
+    check_images(images)
+    _check_labels(labels, len(images))
+    if noise.theta.dim():
+        raise ValueError(
+            f"train under one noise scale, found theta of shape {tuple(noise.theta.shape)}"
+        )
+    if (recipe.crop or recipe.flip) and images.dim() != 4:
+        raise ValueError(
+            f"crop and flip need images (M, channels, height, width), found {tuple(images.shape)}"
+        )
+    training = _Training(module, images, labels, noise, recipe, seed)
+    state = None if resume is None else Path(resume)
+    losses = []
+    if state is not None and state.exists():
+        losses = training.restore(state)
+        for epoch, loss in enumerate(losses, start=1):
+            if progress is not None:
+                progress(epoch, loss)
+    module.train()
+    try:
+        for epoch in range(len(losses), recipe.epochs):
+            loss = training.epoch(epoch)
+            if not loss < math.inf:
+                raise FloatingPointError(
+                    f"the loss of epoch {epoch + 1} is {loss}: lower lr (now {recipe.lr})"
+                )
+            losses.append(loss)
+            if state is not None:
+                training.save(state, losses)
+            if progress is not None:
+                progress(epoch + 1, loss)
+    finally:
+        module.eval()
+    return module
+
+
+class _Training:
+    """A network, its images and its optimizer between two epochs."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        noise: Noise,
+        recipe: Recipe,
+        seed: int,
+    ):
+        parameters = list(module.parameters())
+        if not parameters:
+            raise ValueError("the module has no parameters to train")
+        device = parameters[0].device
+        self.noise = noise
+        self.recipe = recipe
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+        self.memory_format = memory_format_of(recipe.memory_format)
+        self.module = module.to(memory_format=self.memory_format)
+        self.stream = generator(seed, "train", 0, device)
+        steps = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+        make_optimizer = OPTIMIZERS[recipe.optimizer]
+        self.optimizer = make_optimizer(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.schedule = SCHEDULES[recipe.schedule](self.optimizer, recipe.lr, steps)
+
+    def epoch(self, epoch: int) -> float:
+        """Train once on every image, in an order of its own; the mean loss."""
+        count = len(self.images)
+        batch_size = self.recipe.batch_size
+        order = torch.randperm(count, generator=self.stream, device=self.images.device)
+        total = 0.0
+        for step, index in enumerate(order.split(batch_size)):
+            done = (epoch + step * batch_size / count) / self.recipe.epochs
+            loss = self._loss(index, done)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            total += loss.item() * len(index)
+        return total / count
+
+    def _loss(self, index: Tensor, done: float) -> Tensor:
+        """The loss of the images `index`, when the share `done` of the training is over."""
+        recipe = self.recipe
+        x = self._laid_out(_augmented(self.images[index], self.stream, recipe.crop, recipe.flip))
+        theta = self.noise.theta_for(x)
+
+        def draw() -> Tensor:
+            z = self.noise.unit(x.shape, generator=self.stream, dtype=x.dtype)
+            return self._laid_out(z.mul_(theta))
+
+        autocast = dtype_of(recipe.dtype) == torch.bfloat16
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+            loss = SCHEMES[recipe.scheme]
+            try:
+                return loss(self.module, x, self.labels[index], draw, done, **recipe.options)
+            except IndexError as error:
+                raise ValueError(f"a label is outside the model's classes: {error}") from None
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.memory_format) if x.dim() == 4 else x
+
+    def save(self, path: Path, losses: list[float]) -> None:
+        """Keep all that the next epoch depends on."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        write_state(path, {**state, "stream": self.stream.get_state(), "losses": losses})
+
+    def restore(self, path: Path) -> list[float]:
+        """Load what an earlier, killed training kept; returns the losses of its epochs."""
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.stream.set_state(state["stream"])
+            return state["losses"]
+        except Exception as error:  # a foreign file can raise nearly anything
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} is not a state of this training ({reason}): remove it to train anew"
+            ) from None
+
+    def _parts(self) -> dict:
+        return {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
+
+
+def _check_labels(labels: Tensor, count: int) -> None:
+    if labels.shape != (count,) or labels.dtype != torch.int64 or labels.min() < 0:
+        raise ValueError(
+            f"labels must be {count} int64 class numbers >= 0, found {tuple(labels.shape)} "
+            f"{labels.dtype} from {labels.min().item():g}"
+        )
+
+
+def _augmented(x: Tensor, stream: torch.Generator, crop: int, flip: bool) -> Tensor:
+    """Images x (B, C, H, W), shifted by up to `crop` pixels and mirrored by chance; else any x."""
+    if crop:
+        x = _shifted(x, stream, crop)
+    if flip:
+        chance = torch.rand((len(x), 1, 1, 1), generator=stream, device=x.device)
+        x = torch.where(chance < 0.5, x.flip(3), x)
+    return x
+
+
+def _shifted(x: Tensor, stream: torch.Generator, crop: int) -> Tensor:
+    count, _, height, width = x.shape
+    moves = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=stream, device=x.device)
+    rows = moves[0] + torch.arange(height, device=x.device)
+    columns = moves[1] + torch.arange(width, device=x.device)
+    image = torch.arange(count, device=x.device)[:, None, None]
+    padded = F.pad(x, (crop, crop, crop, crop)).permute(0, 2, 3, 1)
+    return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

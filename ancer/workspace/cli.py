@@ -1,0 +1,61 @@
+"""The command `ancer`: what the pipeline and `make` call beside the notebooks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Certified robustness by anisotropic randomized smoothing: the workspace's commands.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ProfileFolder = Annotated[
+    Path | None,
+    typer.Option("--profile", help="A folder with params.yaml; the nearest one upwards if none."),
+]
+
+
+@app.command()
+def sources(
+    notebooks: Annotated[Path, typer.Argument(help="The folder of the notebooks.")],
+    profile: ProfileFolder = None,
+) -> None:
+    """Check params.yaml, and write what each stage depends on to .build/fingerprints."""
+    from ancer.workspace.experiment import Profile
+    from ancer.workspace.fingerprints import write_fingerprints
+
+    opened = Profile.open(profile)
+    for experiment in opened.experiments.values():
+        _ = experiment.methods  # their functions and options are checked too
+    write_fingerprints(notebooks, opened.parameters, opened.folder / ".build/fingerprints")
+
+
+@app.command()
+def timing(profile: ProfileFolder = None) -> None:
+    """Write T4, seconds per image of each method, beside the seconds of the stages."""
+    from ancer.workspace.experiment import Profile
+    from ancer.workspace.tables import timing_table, write_table
+
+    opened = Profile.open(profile)
+    write_table(timing_table(opened), opened.results("timing") / "T4", digits=4)
+
+
+@app.command()
+def report(profile: ProfileFolder = None) -> None:
+    """Write the report: tables, figures, rows and notebooks as pages for a browser."""
+    from ancer.workspace.report.site import write_report
+
+    typer.echo(write_report(profile))
+
+
+@app.command()
+def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebooks (.ipynb).")]) -> None:
+    """Strip notebooks of outputs, counts and ids; exit 1 where that changed one."""
+    from ancer.workspace.notebooks import strip_file
+
+    changed = list(filter(strip_file, notebooks))
+    for path in changed:
+        typer.echo(f"stripped {path}")
+    raise typer.Exit(code=int(bool(changed)))

@@ -1,0 +1,234 @@
+"""A profile and its experiments as the stages see them: parameters, paths, and what is there."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ancer.classifier import Classifier
+from ancer.datasets.dataset import Dataset
+from ancer.datasets.loading import load as load_data
+from ancer.models import checkpoints
+from ancer.noise import LAWS, Noise
+from ancer.registry import closest, find
+from ancer.workspace.fingerprints import visible
+from ancer.workspace.methods import Method, Methods, methods_of
+from ancer.workspace.parameters import ExperimentSection, Parameters
+from ancer.workspace.reading import profile_folder, read_parameters
+from ancer.workspace.store.rows import read_rows
+from ancer.workspace.store.theta import read_theta
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# where a profile keeps what; {name} is the experiment's
+FILES = {
+    "checkpoint": "data/checkpoints/{name}.safetensors",
+    "theta": "data/theta/{name}.safetensors",
+    "rows": "results/rows/{name}.csv",
+    "answers": "results/memory/{name}.csv",
+    "ablations": "results/ablations/{name}.csv",
+    "volumes": "results/volumes.csv",
+    "toy": "data/toy/{name}.safetensors",
+}
+FOLDERS = {
+    "tables": "results/tables",
+    "metrics": "results/metrics",
+    "figures": "results/figures",
+    "toy": "results/toy",
+    "statistics": "results/statistics",
+    "ablations": "results/ablations",
+    "timing": "results/timing",
+    "notebooks": "results/notebooks",
+    "report": "results/report",
+}
+TRIAL = ".build/trial"
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A folder with params.yaml.
+
+    parameters: those that the stage may read. output: where it writes: the folder, or, with
+    overrides, one for trials, so that they never come among the profile's results.
+    """
+
+    folder: Path
+    parameters: Parameters
+    output: Path
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | Path | None = None,
+        *,
+        stage: str | None = None,
+        experiment: str | None = None,
+        **overrides: Any,
+    ) -> "Profile":
+        """The profile in a folder, or the nearest one at or above the working directory.
+
+        stage: whose parameters are to be seen (see `fingerprints`), of one experiment where it is
+        named; all by default. overrides: values of `reading.OVERRIDES` in place of the file's; None
+        overrides nothing.
+
+        Raises FileNotFoundError, KeyError or ValueError naming what is wrong.
+        """
+        folder = profile_folder(profile)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        parameters = read_parameters(folder, given)
+        if experiment is not None and experiment not in parameters.experiments:
+            raise KeyError(
+                f"unknown experiment {experiment!r}: {closest(experiment, parameters.experiments)}"
+            )
+        output = folder / TRIAL if given else folder
+        return cls(folder, visible(parameters, stage, experiment), output)
+
+    @cached_property
+    def methods(self) -> Methods:
+        """All methods, in their order."""
+        return methods_of(self.parameters)
+
+    @cached_property
+    def experiments(self) -> dict[str, "Experiment"]:
+        """All experiments that the stage sees, by name."""
+        return {name: Experiment(self, name) for name in self.parameters.experiments}
+
+    def file(self, kind: str, name: str = "") -> Path:
+        """Where a result of an earlier stage is."""
+        return self.folder / FILES[kind].format(name=name)
+
+    def target(self, kind: str, name: str = "") -> Path:
+        """Where this stage writes it."""
+        return self.output / FILES[kind].format(name=name)
+
+    def results(self, kind: str) -> Path:
+        """The folder to which this stage writes tables, figures, ..."""
+        return self.output / FOLDERS[kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One network on one data set under one noise, in a profile."""
+
+    profile: Profile
+    name: str
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        stage: str | None = None,
+        profile: str | Path | None = None,
+        **overrides: Any,
+    ) -> "Experiment":
+        """The experiment of this name; see `Profile.open`."""
+        opened = Profile.open(profile, stage=stage, experiment=name, **overrides)
+        return opened.experiments[name]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The profile's, as far as the stage sees them."""
+        return self.profile.parameters
+
+    @property
+    def section(self) -> ExperimentSection:
+        """Its own parameters."""
+        return self.parameters.experiments[self.name]
+
+    @property
+    def recipe(self):
+        """How its network is trained, or whose checkpoint it is."""
+        return self.parameters.train[self.section.training]
+
+    @cached_property
+    def law(self) -> Noise:
+        """The training noise."""
+        return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
+
+    @property
+    def norm(self) -> int:
+        """The p of its radii."""
+        return self.law.norm
+
+    @cached_property
+    def methods(self) -> Methods:
+        """Its methods, with its own options."""
+        return self.profile.methods.with_options(self.section.method_options)
+
+    @cached_property
+    def certified_methods(self) -> list[Method]:
+        """Those that it certifies."""
+        names = self.section.methods or self.parameters.certify.methods or list(self.methods)
+        return [self.methods[name] for name in names]
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Its test images."""
+        parameters = self.parameters
+        return self.some_data(parameters.images)
+
+    def some_data(self, images: int) -> Dataset:
+        """The first so many of its test images."""
+        every = self.parameters.every
+        return load_data(self.section.dataset, self.profile.folder, images=images, every=every)
+
+    def training_data(self) -> Dataset:
+        """The images that its network is trained on."""
+        every = self.recipe.every
+        return load_data(self.section.dataset, self.profile.folder, split="train", every=every)
+
+    @property
+    def lattice(self) -> float | None:
+        """The step on which its noise is drawn when it is certified; None in floating point."""
+        return self.data.lattice if self.parameters.certify.exact else None
+
+    def file(self, kind: str) -> Path:
+        """Where a result of an earlier stage is."""
+        return self.profile.file(kind, self.name)
+
+    def target(self, kind: str) -> Path:
+        """Where this stage writes it."""
+        return self.profile.target(kind, self.name)
+
+    def network(self) -> nn.Module:
+        """Its network, from the checkpoint."""
+        return checkpoints.load(
+            self.file("checkpoint"), arch=self.section.arch, classes=len(self.data.classes)
+        )
+
+    def evaluated(self, network: nn.Module) -> Classifier:
+        """A network as the profile evaluates it, on this machine's device."""
+        return Classifier(network.to(device()), **self.parameters.evaluate.model_dump())
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Its network as it is evaluated."""
+        return self.evaluated(self.network())
+
+    def rows(self) -> "pd.DataFrame":
+        """Its certificates."""
+        return read_rows(self.file("rows"))
+
+    def theta(self, data: Dataset, lattice: float | None = None) -> dict[str, Tensor]:
+        """theta of each method round some of its images, as it is sampled.
+
+        lattice: on which noise is drawn. What a function chose, from the optimize stage; elsewhere
+        that of the training noise.
+        """
+        chosen = read_theta(self.file("theta"), data.indices)
+        found = {}
+        for method in self.methods.values():
+            if method.best_of is None:
+                theta = chosen.get(method.name, self.law.theta.expand(len(data)))
+                found[method.name] = type(self.law)(theta).theta_for(data.images, lattice)
+        return found
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""The explorer: images, regions and perturbations to be moved by hand."""

@@ -1,0 +1,248 @@
+"""The explorer of images: certificates, and a perturbation to be dragged."""
+
+import html
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets as widgets
+import matplotlib as mpl
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancer.regions.region import ABSTAIN
+from ancer.workspace.experiment import Profile
+from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
+from ancer.workspace.explorer.widgets import (
+    SCALE,
+    Pictures,
+    error_box,
+    grid,
+    picture,
+    scaled_picture,
+    swatch,
+)
+
+HEADS = (
+    "method",
+    "class",
+    "p_a_lower",
+    "radius",
+    "proxy radius",
+    "box proxy radius",
+    "ln volume",
+    "volume, powers of ten more",
+    "perturbed image",
+)
+STYLE = {"description_width": "6.5em"}
+NARROW = widgets.Layout(width="22em", max_width="100%")
+WIDE = widgets.Layout(width="44.5em", max_width="100%")
+WRAPPED = widgets.Layout(flex_flow="row wrap")
+
+
+class Explorer(widgets.VBox):
+    """Images of an experiment, their certificates, and a perturbation to be dragged.
+
+    See notebooks/explore.ipynb. profile: a folder with params.yaml, or None for the nearest one
+    upwards. Where a result is missing, the explorer says what to run.
+    """
+
+    def __init__(self, profile: str | Path | None = None):
+        self._profile = profile
+        self._busy = False
+        self._failed = False
+        names = list(Profile.open(profile).experiments)
+        look = {"style": STYLE, "layout": NARROW}
+        self.experiment = widgets.Dropdown(options=names, description="experiment", **look)
+        self.image = widgets.IntSlider(description="image", **look)
+        self.method = widgets.Dropdown(description="method", **look)
+        self.direction = widgets.Dropdown(options=DIRECTIONS, description="direction", **look)
+        self.other = widgets.IntSlider(description="other image", disabled=True, **look)
+        self.size = widgets.FloatSlider(
+            description="size", readout_format=".3f", style=STYLE, layout=WIDE
+        )
+        self.pictures = Pictures()
+        self.verdict = widgets.HTML()
+        self.table = widgets.HTML()
+        self.message = widgets.HTML()
+        self._on(self.experiment, self._open)
+        self._on(self.image, self._look)
+        self._on(self.method, self._turn)
+        self._on(self.direction, self._turn)
+        self._on(self.other, self._turn)
+        self._on(self.size, self._move)
+        controls = [self.image, self.method, self.direction, self.other, self.size]
+        self._results = widgets.VBox([self.pictures, self.verdict, self.table])
+        super().__init__(
+            [self.experiment, widgets.HBox(controls, layout=WRAPPED), self.message, self._results]
+        )
+        self._take(self._open)
+
+    def _on(self, control: widgets.Widget, step: Callable[[], None]) -> None:
+        control.observe(lambda _: self._take(step), names="value")
+
+    def _take(self, step: Callable[[], None]) -> None:
+        """Take a step, which may set other controls.
+
+        Where it cannot be taken, say why in place of the pictures.
+        """
+        if self._busy:  # a control that a step has set
+            return
+        self._busy = True
+        error = ""
+        try:
+            if self._failed:
+                self._open()
+            else:
+                step()
+        except (FileNotFoundError, KeyError, ValueError) as found:
+            error = error_box(found)
+        self._busy = False
+        self._failed = bool(error)
+        self.message.value = error
+        self._results.layout.display = "none" if error else None
+
+    def _open(self) -> None:
+        """Another experiment."""
+        self._study = Study(self.experiment.value, profile=self._profile)
+        last = len(self._study.data) - 1
+        self.image.max = last
+        self.other.max = last
+        methods = self._study.experiment.methods
+        self.method.options = [(methods[name].label, name) for name in self._study.methods]
+        self.method.value = self._first_method()
+        self._look()
+
+    def _first_method(self) -> str:
+        """The one whose theta the profile's figures show, if it was certified."""
+        shown = self._study.experiment.parameters.figures.region
+        return shown if shown in self._study.methods else self._study.methods[0]
+
+    def _look(self) -> None:
+        """Another image."""
+        self._seen = self._study.look(self.image.value)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Another method or direction; the size keeps its share of what the slider has."""
+        self.other.disabled = self.direction.value != "another image"
+        if self.other.value == self.image.value:
+            self.other.value = (self.image.value + 1) % (self.image.max + 1)
+        self._u = self._seen.direction(self.direction.value, self.method.value, self.other.value)
+        self._reach = {name: self._seen.reach(name, self._u) for name in self._study.methods}
+        share = self.size.value / self.size.max
+        limit = self._seen.limit(self._u)
+        self.size.max = limit
+        self.size.step = limit / 200
+        self.size.value = share * limit
+        self._move()
+
+    def _move(self) -> None:
+        """Another size."""
+        seen = self._seen
+        method = self.method.value
+        y = seen.moved(self._u, self.size.value)
+        low, high = _range(seen)
+        methods = self._study.experiment.methods
+        marks = []
+        for name, reach in self._reach.items():
+            mark = {"label": methods[name].label, "color": methods[name].color}
+            marks.append({**mark, "reach": min(reach, 1e9)})
+        colors = list(map(mpl.colors.to_hex, SCALE(np.linspace(0, 1, 24))))
+        with self.pictures.hold_sync():
+            self.pictures.bars = {
+                "size": self.size.value,
+                "limit": self.size.max,
+                "methods": marks,
+            }
+            self.pictures.scale = {"colors": colors, "low": low, "high": high}
+            self.pictures.panels = _panels(seen, method, y, low, high)
+        self.verdict.value = _verdict(seen, method, y)
+        self.table.value = _table(seen, method, y)
+
+
+def _range(seen: Look) -> tuple[float, float]:
+    """The ends of the scale on which theta and semi-axes of all methods are shown."""
+    shown = [theta.flatten() for theta in seen.theta.values()]
+    for region in seen.regions.values():
+        if region is not None:
+            shown.append(region.axes.flatten())
+    values = torch.cat(shown)
+    low = values.min().item()
+    high = torch.quantile(values, 0.99).item()  # of a few pixels theta runs away
+    return low, max(high, 1.5 * low)
+
+
+def _panels(seen: Look, method: str, y: Tensor, low: float, high: float) -> list[dict]:
+    change = (y - seen.x).double()
+    largest = change.abs().max().item()
+    panels = [
+        picture("image", seen.x),
+        scaled_picture("theta", seen.theta[method], low, high),
+    ]
+    region = seen.regions[method]
+    if region is not None:
+        panels.append(scaled_picture("semi-axes", region.axes, low, high))
+    title = f"perturbation, grey is 0, white +{largest:.2f}"
+    panels.append(picture(title, 0.5 + change / (2 * largest or 1)))
+    panels.append(picture("perturbed image", y))
+    return panels
+
+
+def _class_name(seen: Look, number: int) -> str:
+    return html.escape(seen.study.data.classes[number])
+
+
+def _verdict(seen: Look, method: str, y: Tensor) -> str:
+    """How large the perturbation is, and what the network and the smoothed network say."""
+    norm = seen.study.law.norm
+    change = (y - seen.x).double().flatten()
+    probabilities = seen.network(y)
+    votes = seen.votes(method, y)
+    certified = int(seen.rows[method]["prediction"])
+    says = "abstains"
+    if certified != ABSTAIN:
+        says = f"is certified as <b>{_class_name(seen, certified)}</b>"
+    network_says = _class_name(seen, int(probabilities.argmax()))
+    smoothed_says = _class_name(seen, int(votes.argmax()))
+    return (
+        f"<p>The image is a <b>{_class_name(seen, seen.label)}</b> and {says}. The perturbation "
+        f"has l{norm} size <b>{change.norm(p=norm):.3f}</b>, largest pixel "
+        f"{change.abs().max():.3f}.<br>"
+        f"The network says <b>{network_says}</b> ({probabilities.max():.1%}); smoothed with this "
+        f"theta, <b>{smoothed_says}</b> ({votes.max():,} of {votes.sum():,} votes).</p>"
+    )
+
+
+def _table(seen: Look, method: str, y: Tensor) -> str:
+    """Of each method, the certificate, and whether y is inside."""
+    methods = seen.study.experiment.methods
+    ours = seen.rows[method]["log_volume"]
+    lines = []
+    for name, row in seen.rows.items():
+        chosen = ""
+        if methods[name].best_of is not None:
+            chosen = f" ({html.escape(methods[row['candidate']].label)})"
+        prediction = int(row["prediction"])
+        answer = "abstains" if prediction == ABSTAIN else _class_name(seen, prediction)
+        powers = (row["log_volume"] - ours) / math.log(10)
+        line = [
+            swatch(methods[name]) + chosen,
+            answer,
+            f"{row['p_a_lower']:.3f}",
+            f"{row['radius']:.3f}",
+            f"{row['proxy_radius']:.3f}",
+            f"{row['box_proxy_radius']:.3f}",
+            f"{row['log_volume']:.1f}",
+            f"{powers:+.1f}" if math.isfinite(powers) else "",
+            _inside(seen.scaled_size(name, y)),
+        ]
+        lines.append(line)
+    return grid(HEADS, lines)
+
+
+def _inside(scaled: float) -> str:
+    if scaled == float("inf"):
+        return "abstains"
+    return f"inside, {scaled:.2f}" if scaled < 1 else f"outside, {scaled:.2f}"

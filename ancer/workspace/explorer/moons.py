@@ -1,0 +1,93 @@
+"""The half-moons: a point's certificates and what a memory answers, as numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ancer.certification import Certificate, certify
+from ancer.classifier import Classifier
+from ancer.datasets.loading import load
+from ancer.models import checkpoints
+from ancer.noise import LAWS, Noise
+from ancer.optimization.anisotropic import optimize_anisotropic
+from ancer.optimization.isotropic import optimize_isotropic
+from ancer.regions.memory import Answer, Memory
+from ancer.workspace.experiment import Profile
+
+METHODS = ("fixed", "isotropic", "anisotropic")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The network for one law, and the certificates of the crowd."""
+
+    classifier: Classifier
+    law: Noise
+
+
+class Moons:
+    """The networks of the toy stage, and its crowd of test points, certified.
+
+    crowd: points (M, 2). Raises FileNotFoundError where the stage has still to run.
+    """
+
+    def __init__(self, *, profile: str | Path | None = None):
+        self.profile = Profile.open(profile)
+        section = self.profile.parameters.toy
+        self.crowd = load("moons").images[: section.crowd]
+        self._scenes: dict[int, Scene] = {}
+        self._crowds: dict[int, list[Certificate]] = {}
+        for law in LAWS.values():
+            path = self.profile.file("toy", f"l{law.norm}")
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"no network at {path}: run the toy stage (dvc repro toy) first"
+                )
+            classifier = Classifier(checkpoints.load(path))
+            self._scenes[law.norm] = Scene(classifier, law.from_sigma(section.sigma))
+            certified = self.certify(law.norm, self.crowd, METHODS[-1:])
+            self._crowds[law.norm] = certified[METHODS[-1]]
+
+    def landscape(self, norm: int, points: int = 101) -> Tensor:
+        """The network's probability of the upper class on a grid over [0, 1]^2: (points, points).
+
+        x_1 to the right.
+        """
+        grid = torch.linspace(0, 1, points)
+        x2, x1 = torch.meshgrid(grid, grid, indexing="ij")
+        places = torch.stack([x1, x2], dim=-1).reshape(-1, 2)
+        with torch.inference_mode():
+            found = self._scenes[norm].classifier.probabilities(places)
+        return found[:, 0].reshape(points, points)
+
+    def certify(
+        self, norm: int, x: Tensor, methods: Sequence[str] = METHODS
+    ) -> dict[str, list[Certificate]]:
+        """Certificates of points x (B, 2) by method, with the toy's parameters."""
+        scene = self._scenes[norm]
+        parameters = self.profile.parameters
+        seed = parameters.seed
+        law = type(scene.law)
+        isotropic = law(optimize_isotropic(scene.classifier, x, scene.law, seed=seed))
+        anisotropic = law(optimize_anisotropic(scene.classifier, x, isotropic, seed=seed))
+        noises = dict(zip(METHODS, (scene.law, isotropic, anisotropic), strict=True))
+        found = {}
+        for name in methods:
+            found[name] = certify(
+                scene.classifier,
+                x,
+                noises[name],
+                n=parameters.toy.n,
+                alpha=parameters.certify.alpha,
+                seed=seed,
+            )
+        return found
+
+    def answers(self, norm: int, certificate: Certificate) -> tuple[list[Answer], Answer]:
+        """The memory's answers to the crowd, and then to the certificate."""
+        with Memory() as memory:
+            others = list(map(memory.answer, self._crowds[norm]))
+            return others, memory.answer(certificate)

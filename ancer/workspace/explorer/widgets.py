@@ -1,0 +1,115 @@
+"""What the explorer's widgets show: pictures, bars, a plane, tables."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LogNorm
+from torch import Tensor
+
+from ancer.regions.region import Region
+from ancer.workspace.figures.style import pictures
+from ancer.workspace.methods import Method
+
+try:
+    import anywidget
+    import traitlets
+except ImportError:
+    raise ImportError(
+        "the explorer needs its widgets: pip install 'ancer[explore]' (here: -e '.[explore]')"
+    ) from None
+
+WEB = Path(__file__).parent / "web"
+SCALE = mpl.colormaps["viridis"]
+DASHES = {":": "2 3", "--": "6 3", "-": "", "-.": "8 3 2 3"}  # of SVG, by line style
+
+
+class Pictures(anywidget.AnyWidget):
+    """Small pictures side by side, their scale, and bars that end where each region ends."""
+
+    _esm = WEB / "pictures.js"
+    _css = WEB / "explore.css"
+    panels: Any = traitlets.List().tag(
+        sync=True
+    )  # title, width, height, rgba, values (float32): bytes
+    scale = traitlets.Dict().tag(sync=True)  # colors, low, high: of theta and semi-axes
+    bars = traitlets.Dict().tag(sync=True)  # size, limit, methods: of label, color, reach
+
+
+class Plane(anywidget.AnyWidget):
+    """A class landscape over [0, 1]^2 with regions, and a point to be dragged."""
+
+    _esm = WEB / "plane.js"
+    _css = WEB / "explore.css"
+    title = traitlets.Unicode().tag(sync=True)
+    landscape = traitlets.Dict().tag(sync=True)  # side, rgba (bytes), the upper row last
+    point = traitlets.List([0.5, 0.5]).tag(sync=True)
+    regions: Any = traitlets.List().tag(sync=True)  # center, axes, norm, color, dash, width, fill
+
+
+def picture(title: str, image: Tensor) -> dict[str, Any]:
+    """A panel with an image (C, H, W) in [0, 1]."""
+    shown = pictures(image[None].clamp(0, 1))[0]
+    if shown.ndim == 2:
+        shown = np.repeat(shown[..., None], 3, axis=2)
+    return _panel(title, shown, image)
+
+
+def scaled_picture(title: str, values: Tensor, low: float, high: float) -> dict[str, Any]:
+    """A panel with positive numbers (C, H, W), the mean of its channels, on a log scale."""
+    mean = pictures(values[None], mean=True)[0]
+    shown = SCALE(LogNorm(low, high, clip=True)(mean))
+    return _panel(f"{title}, {values.min():.2f} to {values.max():.2f}", shown, values)
+
+
+def _panel(title: str, shown: np.ndarray, values: Tensor) -> dict[str, Any]:
+    height, width = shown.shape[:2]
+    rgba = np.full((height, width, 4), 255, dtype=np.uint8)
+    rgba[..., :3] = np.round(255 * shown[..., :3])
+    numbers = values.mean(dim=0).float().contiguous().numpy()
+    return {
+        "title": title,
+        "width": width,
+        "height": height,
+        "rgba": rgba.tobytes(),
+        "values": numbers.tobytes(),
+    }
+
+
+def shape(region: Region, color: str, *, dash: str, width: float, fill: float) -> dict[str, Any]:
+    """A region on the plane."""
+    return {
+        "center": region.center.tolist(),
+        "axes": region.axes.expand(2).tolist(),
+        "norm": region.norm,
+        "color": color,
+        "dash": dash,
+        "width": width,
+        "fill": fill,
+    }
+
+
+def swatch(method: Method) -> str:
+    """A method's name after a square of its colour."""
+    square = f'<span style="color:{method.color}">&#9632;</span>'
+    return f"{square} {html.escape(method.label)}"
+
+
+def error_box(error: Exception) -> str:
+    """What went wrong, in place of what cannot be shown."""
+    return f'<p class="ancer-error">{html.escape(str(error))}</p>'
+
+
+def grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as HTML; what is in it is HTML already."""
+    head = "</th><th>".join(heads)
+    body = ""
+    for line in lines:
+        body += f"<tr><td>{'</td><td>'.join(line)}</td></tr>"
+    return (
+        f'<table class="ancer-table"><thead><tr><th>{head}</th></tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )

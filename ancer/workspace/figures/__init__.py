@@ -1,0 +1,1 @@
+"""The paper's figures from rows and theta."""

@@ -1,0 +1,60 @@
+"""What the figures show, in words (Markdown): under each in the notebooks, and in the report."""
+
+CAPTIONS = {
+    "F1": (
+        "**F1**. Colour: the base classifier's probability of the upper class; black line: its "
+        "decision boundary. Around each point the certified regions of three methods: the "
+        "anisotropic one is longer where the boundary is far. A region is about the *smoothed* "
+        "classifier (with that point's own $\\theta$), so it may cross the base classifier's "
+        "boundary."
+    ),
+    "F2": (
+        "**F2**. Images, and one random direction of the same proxy size in the isotropic and in "
+        "the anisotropic region's shape: the second moves the pixels that the class does not hang "
+        "on. The size is the anisotropic region's proxy radius, at which both shapes have the same "
+        "volume; only the anisotropic one is certified there."
+    ),
+    "F3": (
+        "**F3**. Share of images that are right and certified with a radius of at least $r$: the "
+        "largest ball in each region. Higher is better."
+    ),
+    "F4": (
+        "**F4**. The same against the proxy radius, the radius of the ball of equal volume: what "
+        "anisotropy buys. The axis ends at five times the largest fixed radius; *beyond*: the "
+        "share of images whose region is larger still."
+    ),
+    "F5": (
+        "**F5**. $\\theta$ of single images, relative to the isotropic $\\theta_{iso}$ of each, on "
+        "one scale for all: bright where the class bears much noise."
+    ),
+    "F6": (
+        "**F6**. Regions of the first test points, in their order, before and after the memory. "
+        "Colours are the answers; a cross is an abstention. No two regions of different answers "
+        "overlap after it."
+    ),
+    "F7": (
+        "**F7**. How many times larger the anisotropic region is than the other method's, in "
+        "powers of ten, image by image in order of it (those that both methods certify for one "
+        "class). Above 0 it is larger."
+    ),
+    "S1": (
+        "**S1**. Left: bounds of one run as they grow with the draws. Right: probability that a "
+        "bound, looked at after every hundred draws, is *ever* above the mean."
+    ),
+    "S2": (
+        "**S2**. A network that reads the image off the rounding of $x + \\theta z$: votes for "
+        "'black' at two images that differ by 2/255 in each pixel, with noise in floating point "
+        "and on the lattice."
+    ),
+    "S3": (
+        "**S3**. Proxy radius over that of the fixed certificate at its own share of alpha, images "
+        "in order of it. *Best* is never below 1."
+    ),
+    "noisy": "Test images, and the same under the noise of training (shown clipped to [0, 1]).",
+    "loss": "Mean training loss of each epoch.",
+    "theta": "$\\theta$ of the first images, relative to the isotropic one, on one scale.",
+    "radii": (
+        "Certified radius and proxy radius of all images, by method (the largest hundredth is left "
+        "out)."
+    ),
+}

@@ -1,0 +1,134 @@
+"""Curves over images: certified accuracy, volumes, radii, a training loss."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.figures.style import OTHERS, styled
+from ancer.workspace.methods import Methods
+from ancer.workspace.tables import certified_accuracy
+
+RADII = {
+    "radius": "certified radius r",
+    "proxy_radius": "certified proxy radius r (radius of the ball of equal volume)",
+}
+
+
+@styled
+def accuracy_curves(
+    experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame], *, by: str = "radius"
+) -> Figure:
+    """F3 (by="radius"), F4 (by="proxy_radius"): certified accuracy, one panel an experiment."""
+    across = min(2, len(experiments))
+    down = -(-len(experiments) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(3.3 * across, 2.4 * down), squeeze=False, layout="constrained"
+    )
+    for ax, (name, experiment) in zip(axes.flat, experiments.items(), strict=False):
+        _accuracy(ax, experiment.methods, rows[name], by)
+        section = experiment.section
+        ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
+        ax.grid(alpha=0.25, linewidth=0.5)
+    for ax in axes.flat[len(experiments) :]:
+        ax.remove()
+    figure.supxlabel(RADII[by], fontsize=9)
+    figure.supylabel("certified accuracy", fontsize=9)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, by: str) -> None:
+    correct = rows.loc[rows["correct"] == 1]
+    largest = correct.groupby("method")[by].max()
+    # a proxy radius runs away where a pixel does not matter, and would press all others against the
+    # axis: end at five times the largest of the training noise
+    end = 1.0
+    if len(largest):
+        fixed = [largest[name] for name in largest.index if not methods[name].depends_on_image]
+        end = 1.02 * min(largest.max(), 5 * max(fixed, default=np.inf))
+    grid = np.linspace(0, end, 400)
+    beyond = 0.0
+    for name, group in rows.groupby("method", sort=False):
+        method = methods[name]
+        accuracy = certified_accuracy(group, grid, by=by)
+        ax.plot(grid, accuracy, method.style, color=method.color, label=method.label)
+        beyond = max(beyond, accuracy[-1])
+    if beyond:
+        ax.text(
+            0.98,
+            0.96,
+            f"{beyond:.1%} beyond",
+            transform=ax.transAxes,
+            ha="right",
+            va="top",
+            fontsize=8,
+        )
+    ax.set(ylim=(0, 1.02), xlim=(0, grid[-1]))
+
+
+@styled
+def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
+    """Certified radius and proxy radius of one experiment's methods as step histograms."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.6, 2.4), layout="constrained", sharey=True)
+    for ax, by in zip(axes, RADII, strict=True):
+        bins = np.linspace(0, rows[by].quantile(0.99), 30)
+        for name, group in rows.groupby("method", sort=False):
+            ax.hist(group[by], bins=bins, histtype="step", linewidth=1.3, **_line(methods, name))
+        ax.set_xlabel(RADII[by].split(" (")[0])
+    axes[0].set_ylabel("images")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+@styled
+def in_order(
+    experiments: Mapping[str, Experiment],
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    ylabel: str,
+    line: float,
+    yscale: str = "linear",
+) -> Figure:
+    """F7, S3: a value of each image, in order of it, by method; a dotted line at `line`.
+
+    One panel an experiment. values: experiment -> method -> (M,).
+    """
+    figure, axes = plt.subplots(
+        1, len(values), figsize=(1.65 * len(values), 2.5), layout="constrained", squeeze=False
+    )
+    for ax, (name, by_method) in zip(axes.flat, values.items(), strict=True):
+        experiment = experiments[name]
+        for method, found in by_method.items():
+            shares = np.linspace(0, 1, len(found))
+            ax.plot(shares, np.sort(found), **_line(experiment.methods, method))
+        ax.axhline(line, color="black", linewidth=0.8, linestyle=":")
+        section = experiment.section
+        title = f"$\\ell_{experiment.norm}$, $\\sigma$ = {section.sigma:g}\n{section.training}"
+        ax.set(yscale=yscale, title=title)
+        ax.set_ylim(bottom=min(0, ax.dataLim.y0))
+        ax.grid(alpha=0.25, linewidth=0.5)
+    figure.supxlabel("share of images", fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def _line(methods: Methods, name: str) -> dict[str, str]:
+    method = methods[name]
+    return {"color": method.color, "linestyle": method.style, "label": method.label}
+
+
+@styled
+def curve(values: Sequence[float], xlabel: str, ylabel: str) -> Figure:
+    """One line against 1, 2, 3, ... (a training loss)."""
+    figure, ax = plt.subplots(figsize=(4.2, 2.2), layout="constrained")
+    ax.plot(range(1, len(values) + 1), values, color=OTHERS[2])
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    ax.grid(alpha=0.25, linewidth=0.5)
+    return figure

@@ -1,0 +1,201 @@
+"""All that a stage depends on, as one file for DVC: notebook, code, parameters.
+
+A stage sees no other parameters than those of its fingerprint: a stage that reads one more says so
+here, or it fails.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nbformat
+
+from ancer.workspace.imports import hash_of_modules, imports
+from ancer.workspace.parameters import Parameters, Section
+
+S = TypeVar("S", bound=Section)
+# the parameters that change no result, which every stage may read
+FREE = ("root", "cluster", "tasks")
+# the parameters that a stage of one experiment reads, beside the experiment and its recipe
+OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
+    "train": ("seed", "images", "every", "evaluate"),
+    "optimize": (
+        "seed",
+        "images",
+        "every",
+        "evaluate",
+        "methods",
+        "certify.n",
+        "certify.alpha",
+        "figures",
+    ),
+    "certify": ("seed", "images", "every", "evaluate", "methods", "certify"),
+    "memory": (
+        "images",
+        "every",
+        "evaluate.dtype",
+        "methods",
+        "certify.methods",
+        "certify.n",
+        "certify.alpha",
+        "certify.exact",
+        "memory",
+    ),
+}
+# of a stage that takes all experiments
+OF_ALL: dict[str, tuple[str, ...]] = {
+    "toy": ("seed", "toy", "methods", "certify.n", "certify.alpha"),
+    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments", "train"),
+    "tables": (
+        "methods",
+        "certify",
+        "volumes.of",
+        "tables",
+        "published",
+        "experiments",
+        "train",
+    ),
+    "statistics": (
+        "seed",
+        "images",
+        "every",
+        "evaluate",
+        "methods",
+        "certify",
+        "statistics",
+        "experiments",
+        "train",
+    ),
+    "ablations": (
+        "seed",
+        "images",
+        "every",
+        "evaluate",
+        "methods",
+        "certify",
+        "ablations",
+        "experiments",
+        "train",
+    ),
+    "figures": (
+        "seed",
+        "images",
+        "every",
+        "methods",
+        "certify",
+        "figures",
+        "experiments",
+        "train",
+    ),
+    "report": ("images", "methods", "certify", "experiments", "train"),
+}
+NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}
+
+
+def key_of(**everything) -> str:
+    """A hash of all that affects a result; results with different keys never mix."""
+    text = json.dumps(everything, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def visible(parameters: Parameters, stage: str | None, experiment: str | None) -> Parameters:
+    """The parameters that a stage may read: what is not in its fingerprint is not there.
+
+    stage: a key of OF_EXPERIMENT or OF_ALL; None for all parameters.
+    """
+    if stage is None:
+        return parameters
+    reads = OF_EXPERIMENT.get(stage) or OF_ALL[stage]
+    seen = _part(parameters, (*FREE, *reads))
+    if stage in OF_EXPERIMENT and experiment is not None:
+        section = parameters.experiments[experiment]
+        seen["experiments"] = {experiment: section}
+        seen["train"] = {section.training: parameters.train[section.training]}
+    return _holding_only(Parameters, seen)
+
+
+def _part(section: Section, paths: Sequence[str]) -> dict[str, Any]:
+    """Some fields of a section, by their dotted paths."""
+    below: dict[str, list[str]] = {}
+    for path in paths:
+        name, _, rest = path.partition(".")
+        below.setdefault(name, [])
+        if rest:
+            below[name].append(rest)
+    part = {}
+    for name, rests in below.items():
+        value = getattr(section, name)
+        part[name] = _holding_only(type(value), _part(value, rests)) if rests else value
+    return part
+
+
+def _holding_only(kind: type[S], fields: dict[str, Any]) -> S:
+    """A section with these fields and no others, not even by default."""
+    section = kind.model_construct(**fields)
+    for name in set(kind.model_fields) - set(fields):
+        section.__dict__.pop(name, None)
+    return section
+
+
+def _plain(value: Any) -> Any:
+    """A section as dictionaries and lists, with all that it holds."""
+    if isinstance(value, Section):
+        return _plain({**value.__dict__, **(value.model_extra or {})})
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def fingerprint(
+    notebooks: Path, parameters: Parameters, stage: str, experiment: str | None = None
+) -> dict[str, Any]:
+    """Of a stage: hashes of its notebook and of the code that this imports, and its parameters."""
+    seen = _plain(visible(parameters, stage, experiment))
+    for name in FREE:
+        seen.pop(name)
+    if stage in NOT_NOTEBOOKS:
+        return {"code": hash_of_modules([NOT_NOTEBOOKS[stage]]), "parameters": seen}
+    source = notebook_source(notebooks / f"{stage}.ipynb")
+    return {
+        "notebook": hashlib.sha256(source.encode()).hexdigest()[:16],
+        "code": hash_of_modules(imports(_code(source))),
+        "parameters": seen,
+    }
+
+
+def notebook_source(path: Path) -> str:
+    """A notebook's cells without outputs, as text."""
+    cells = nbformat.read(path, as_version=4).cells
+    return json.dumps([[cell.cell_type, cell.source] for cell in cells])
+
+
+def _code(source: str) -> str:
+    return "\n".join(text for kind, text in json.loads(source) if kind == "code")
+
+
+def write_fingerprints(notebooks: Path, parameters: Parameters, folder: Path) -> list[Path]:
+    """Write folder/<stage>.json and folder/<stage>/<experiment>.json; returns what it wrote.
+
+    A file is the same, byte for byte, as long as the stage has nothing new to do.
+    """
+    found: dict[str, Mapping] = {}
+    for stage in OF_ALL:
+        found[f"{stage}.json"] = fingerprint(notebooks, parameters, stage)
+    for stage in OF_EXPERIMENT:
+        for name in parameters.experiments:
+            print_of = fingerprint(notebooks, parameters, stage, name)
+            found[f"{stage}/{name}.json"] = print_of
+    written = []
+    for name, content in found.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        written.append(path)
+    for path in folder.rglob("*.json"):
+        if path not in written:
+            path.unlink()  # of an experiment or stage that is gone
+    return written

@@ -1,0 +1,192 @@
+"""The methods of params.yaml: how each chooses theta, from what start, and how it is shown."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from ancer.classifier import Classifier
+from ancer.noise import Noise
+from ancer.registry import closest, find
+from ancer.workspace.parameters import MethodSection, Parameters, section_of
+
+GIVEN = ("model", "x", "noise", "seed", "indices")  # what every theta function gets
+# Okabe-Ito, colour-blind safe, and line styles that read in black and white too
+COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+STYLES = (":", "--", "-", "-.")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How theta is chosen, by name.
+
+    theta: the function that chooses it, None where it is that of the training noise or where
+    best_of names other methods with their shares of alpha. start: the method from whose theta it
+    starts. options: of the function, checked. color, style: of its lines in figures.
+    """
+
+    name: str
+    label: str
+    theta: Callable[..., Tensor] | None = None
+    start: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    best_of: Mapping[str, float] | None = None
+    color: str = COLORS[-1]
+    style: str = "-"
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether theta does, so that the answers are sound only with a memory."""
+        return self.theta is not None or self.best_of is not None
+
+    def choose(
+        self, classifier: Classifier, x: Tensor, law: Noise, seed: int, indices: Sequence[int]
+    ) -> Tensor:
+        """theta for images x (B, ...), from law's: (B,) or like x.
+
+        Raises ValueError that names method and function where they return anything else.
+        """
+        assert self.theta is not None
+        theta = self.theta(classifier, x, law, seed=seed, indices=indices, **self.options)
+        problem = None
+        if not isinstance(theta, Tensor) or theta.shape not in ((len(x),), x.shape):
+            shape = tuple(theta.shape) if isinstance(theta, Tensor) else type(theta).__name__
+            problem = f"found {shape}, expected ({len(x)},) or {tuple(x.shape)}"
+        elif not (torch.isfinite(theta) & (theta > 0)).all():
+            problem = "found scales that are not > 0 and finite"
+        if problem is not None:
+            raise ValueError(
+                f"method {self.name}: {self.theta.__module__}.{self.theta.__qualname__} must "
+                f"return theta: {problem}"
+            )
+        return theta
+
+
+class Methods(Mapping[str, Method]):
+    """A profile's methods by name, in the order of params.yaml."""
+
+    def __init__(self, methods: Mapping[str, Method]):
+        self._methods = dict(methods)
+
+    def __getitem__(self, name: str) -> Method:
+        return self._methods[name]
+
+    def __iter__(self):
+        return iter(self._methods)
+
+    def __len__(self) -> int:
+        return len(self._methods)
+
+    def by_label(self, label: str) -> Method:
+        """The one that tables and figures call so."""
+        for method in self._methods.values():
+            if method.label == label:
+                return method
+        raise KeyError(f"no method is called {label!r}: {closest(label, self._methods)}")
+
+    def chosen(self) -> list[Method]:
+        """Those whose theta is chosen by a function, each after its start."""
+        ordered: list[Method] = []
+        for name in self:
+            for needed in self.chain(name):
+                if needed not in ordered:
+                    ordered.append(needed)
+        return ordered
+
+    def chain(self, name: str) -> list[Method]:
+        """The methods whose theta a method needs, itself last, that a function chooses."""
+        method = self[name]
+        needed: list[Method] = []
+        for member in method.best_of or ():
+            needed += self.chain(member)
+        if method.theta is not None and method.start is not None:
+            needed += [*self.chain(method.start), method]
+        return needed
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> "Methods":
+        """The same with other options of some."""
+        changed = dict(self._methods)
+        for name, more in options.items():
+            method = changed[name]
+            merged = {**method.options, **more}
+            assert method.theta is not None
+            checked = _checked_options(name, method.theta, merged)
+            changed[name] = replace(method, options=checked)
+        return Methods(changed)
+
+
+def methods_of(parameters: Parameters) -> Methods:
+    """The methods of params.yaml, their functions found and their options checked.
+
+    The planned n and alpha of certification are options where a function takes them. Raises
+    ValueError for a function that is not there, an option that it does not take, or a circle.
+    """
+    planned = {"n": parameters.certify.n, "alpha": parameters.certify.alpha}
+    found = {}
+    for position, (name, section) in enumerate(parameters.methods.items()):
+        found[name] = Method(
+            name=name,
+            label=section.label or name,
+            start=section.start,
+            best_of=section.best_of,
+            color=COLORS[position % len(COLORS)],
+            style=STYLES[position % len(STYLES)],
+            **_theta_and_options(name, section, planned),
+        )
+    _check_starts(found)
+    return Methods(found)
+
+
+def _theta_and_options(name: str, section: MethodSection, planned: dict) -> dict[str, Any]:
+    if section.theta is None:
+        return {}
+    theta = theta_function(section.theta, f"methods.{name}.theta")
+    takes = inspect.signature(theta).parameters
+    options = {key: value for key, value in planned.items() if key in takes}
+    return {
+        "theta": theta,
+        "options": _checked_options(name, theta, {**options, **section.options}),
+    }
+
+
+def theta_function(path: str, where: str) -> Callable[..., Tensor]:
+    """The function of a dotted path, "package.module.function" or "package.module:function"."""
+    dotted = path if ":" in path else ":".join(path.rsplit(".", 1))
+    try:
+        return find(dotted, {}, "function")
+    except ValueError as error:
+        raise ValueError(f"params.yaml: {where}: {error}") from None
+
+
+def _checked_options(name: str, theta: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    section = section_of(theta, without=GIVEN)
+    try:
+        checked = section.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        problem = f"found {first['input']!r}, {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            problem = f"{theta.__name__} has no such option, {closest(key, section.model_fields)}"
+        raise ValueError(f"params.yaml: methods.{name}.{key}: {problem}") from None
+    return {key: getattr(checked, key) for key in options}
+
+
+def _check_starts(methods: Mapping[str, Method]) -> None:
+    """Raise ValueError for a start that is a circle or no theta."""
+    for name in methods:
+        seen = [name]
+        while (start := methods[seen[-1]].start) is not None:
+            if start in seen:
+                path = " -> ".join([*seen, start])
+                raise ValueError(f"params.yaml: methods.{name}.start: {path} is a circle")
+            if methods[start].best_of is not None:
+                raise ValueError(
+                    f"params.yaml: methods.{seen[-1]}.start: {start!r} has best_of, so no theta "
+                    "of its own"
+                )
+            seen.append(start)

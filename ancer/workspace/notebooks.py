@@ -1,0 +1,102 @@
+"""Notebooks that are the same each time: stripped, tidied, with one line of progress."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import nbformat
+
+T = TypeVar("T")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    # nbconvert --to script asks for the last two
+    "language_info": {
+        "name": "python",
+        "file_extension": ".py",
+        "nbconvert_exporter": "python",
+    },
+}
+
+
+def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook as committed: no outputs, no counts, no metadata but tags, ids by position."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+            cell.execution_count = None
+    return tidy(notebook)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what changes from run to run or machine to machine: times, random ids, versions."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat = 4
+    notebook.nbformat_minor = 5
+    for position, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{position}"
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    return notebook
+
+
+def strip_file(path: Path) -> bool:
+    """Strip a notebook's file; whether that changed it."""
+    before = path.read_text()
+    after = nbformat.writes(strip(nbformat.reads(before, as_version=4))) + "\n"
+    if after != before:
+        path.write_text(after)
+    return after != before
+
+
+def progress(
+    finished: Iterable[T],
+    what: str,
+    total: int,
+    images: Callable[[T], int] = len,  # type: ignore[assignment]
+    dashboard: str = "",
+) -> Iterator[T]:
+    """Yield each item and keep one line: images done, rate, time left, and where to see more.
+
+    total: images in all; images: how many of them an item is. The last line has no time.
+    """
+    done = 0
+    start = time.perf_counter()
+    for item in finished:
+        yield item
+        done += images(item)
+        rate = done / (time.perf_counter() - start)
+        if done < total:
+            left = f"{(total - done) / rate:.0f} s left"
+            if dashboard:
+                left += f", dashboard: {dashboard}"
+            _say(f"{what}: {done} of {total} images, {rate:.1f} a second, {left}")
+    _say(f"{what}: done")
+
+
+def report_epochs(epochs: int, losses: list[float]) -> Callable[[int, float], None]:
+    """A `progress` for `train` that appends each epoch's loss to `losses` and keeps one line."""
+    start = time.perf_counter()
+
+    def report(epoch: int, loss: float) -> None:
+        losses.append(loss)
+        left = (time.perf_counter() - start) / epoch * (epochs - epoch)
+        if epoch < epochs:
+            _say(f"epoch {epoch} of {epochs}: loss {loss:.3f}, {left:.0f} s left")
+        else:
+            _say("train: done")
+
+    return report
+
+
+def _say(line: str) -> None:
+    """Replace what a cell shows (tqdm and rich leave dead widgets in executed notebooks)."""
+    from IPython.display import clear_output
+
+    clear_output(wait=True)
+    print(line)
+
+
+def chunked(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """`items` in consecutive chunks of at most `size`."""
+    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -1,0 +1,1 @@
+"""The report: a profile's results as pages for a browser."""

@@ -1,0 +1,92 @@
+"""Pieces of the report's pages: Markdown, formulas, notebooks and tables as HTML."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+TEMPLATES = Environment(
+    loader=PackageLoader("ancer.workspace.report"), trim_blocks=True, lstrip_blocks=True
+)
+Links = Mapping[tuple[int, str], str]  # of cells: position of the line, column
+
+
+class _Renderer(IPythonRenderer):
+    """nbconvert's, with formulas as MathML, which browsers draw by themselves."""
+
+    def inline_math(self, body: str) -> str:
+        return _formula(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return f'<div class="scroll">{_formula(body, "block")}</div>'
+
+
+def _formula(tex: str, display: str) -> str:
+    """MathML, without \\big and the like.
+
+    latex2mathml writes their sizes in an order that differs from run to run.
+    """
+    return convert(re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", tex), display=display)
+
+
+def markdown(source: str) -> str:
+    """Markdown as HTML, its formulas as MathML."""
+    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+
+
+def inline(source: str) -> str:
+    """One paragraph of Markdown, without the paragraph."""
+    return markdown(source).strip().removeprefix("<p>").removesuffix("</p>")
+
+
+def stylesheet() -> str:
+    """The style of all pages and of the code in them, light and dark."""
+    ours = (Path(__file__).parent / "templates/style.css").read_text()
+    code = HtmlFormatter().get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    return f"{ours}\n{code}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+
+
+def notebook_page(path: Path) -> tuple[str, str]:
+    """Title and body of an executed notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    title, _, notebook.cells[0].source = notebook.cells[0].source.partition("\n")
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    exporter.exclude_anchor_links = True
+    exporter.register_filter("markdown2html", markdown)
+    body, _ = exporter.from_notebook_node(notebook)
+    return title.removeprefix("# "), body
+
+
+def cells(table: pd.DataFrame, links: Links | None = None) -> dict[str, Any]:
+    """A table for the template.
+
+    `columns` as (name, whether of words), `lines` of (text, link or None).
+    """
+    columns = []
+    for column in table.columns:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        columns.append((column, not numbers.notna().any()))
+    lines = []
+    for k, line in table.reset_index(drop=True).iterrows():
+        shown = []
+        for column, value in line.items():
+            text = "" if value != value else value  # nothing for NaN
+            shown.append((text, (links or {}).get((k, column))))
+        lines.append(shown)
+    return {"columns": columns, "lines": lines}
+
+
+def six_digits(value: object) -> object:
+    """A float with six digits, anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value

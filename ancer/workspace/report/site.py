@@ -1,0 +1,244 @@
+"""A profile's tables, figures, rows and executed notebooks as one static site.
+
+It is read without a network.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.figures.captions import CAPTIONS
+from ancer.workspace.fingerprints import OF_EXPERIMENT
+from ancer.workspace.report.pages import (
+    TEMPLATES,
+    cells,
+    inline,
+    notebook_page,
+    six_digits,
+    stylesheet,
+)
+from ancer.workspace.tables import ALONE, TABLES, WITH_MEMORY, round_down, summary
+
+CERTIFIED = {
+    "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
+    "T2": "$\\ell_1$ (uniform noise), the best over sigma",
+}
+SUPERSETS = "how often the anisotropic region contains the other method's"
+EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
+FIGURES = (
+    "toy/F1",
+    "figures/F3",
+    "figures/F4",
+    "figures/F7",
+    "figures/F2",
+    "figures/F5",
+    "toy/F6",
+    "statistics/S1",
+    "statistics/S2",
+    "statistics/S3",
+)
+KINDS = {"rows": ALONE, "memory": WITH_MEMORY}  # by the folder of the rows
+FOLDER_OF = dict(zip(KINDS.values(), KINDS, strict=True))
+
+
+def write_report(folder: str | Path | None = None) -> Path:
+    """Write <profile>/results/report/ anew and return its index.html.
+
+    An index with the tables, whose numbers lead to the rows that they are made of, the figures and
+    the provenance of each experiment; a page for each experiment's rows and for each executed
+    notebook. No page needs a network. Raises FileNotFoundError that says what to run where a result
+    is missing.
+    """
+    profile = Profile.open(folder, stage="report")
+    _check(profile)
+    return _Site(profile).write()
+
+
+def _check(profile: Profile) -> None:
+    for experiment in profile.experiments.values():
+        rows = experiment.file("rows")
+        for path in (rows, rows.with_suffix(".json"), experiment.file("answers")):
+            if not path.is_file():
+                raise FileNotFoundError(f"no {path}: run the pipeline (dvc repro) first")
+
+
+class _Site:
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.results = profile.folder / "results"
+        self.folder = profile.results("report")
+        datasets = set()
+        for experiment in profile.experiments.values():
+            datasets.add(Path(experiment.section.dataset).name.partition(".")[0])
+        self.home = f"ancer: {', '.join(sorted(datasets))}"
+
+    def write(self) -> Path:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / "style.css").write_text(stylesheet())
+        pages = self._notebooks()
+        for name, experiment in self.profile.experiments.items():
+            parts = list(self._rows(experiment))
+            self._page(f"rows-{name}.html", f"Rows of {name}", "rows.html", parts=parts)
+        parameters = self.profile.parameters
+        self._page(
+            "index.html",
+            self.home,
+            "index.html",
+            experiments=[
+                self._experiment(experiment, pages)
+                for experiment in self.profile.experiments.values()
+            ],
+            images=parameters.images,
+            n=parameters.certify.n,
+            alpha=parameters.certify.alpha,
+            tables=list(self._tables()),
+            figures=[figure for key in FIGURES for figure in self._figures(key)],
+            notebooks=[
+                (name, page)
+                for name, page in pages.items()
+                if not name.startswith(tuple(OF_EXPERIMENT))
+            ],
+        )
+        return self.folder / "index.html"
+
+    def _page(self, name: str, title: str, template: str, **values: Any) -> None:
+        body = TEMPLATES.get_template(template).render(**values)
+        page = TEMPLATES.get_template("page.html").render(
+            title=title, heading=inline(title), body=body, home=self.home
+        )
+        (self.folder / name).write_text(page)
+
+    def _notebooks(self) -> dict[str, str]:
+        """A page for each executed notebook; name -> page."""
+        pages = {}
+        for path in sorted((self.results / "notebooks").glob("*.ipynb")):
+            title, body = notebook_page(path)
+            experiment = path.stem.partition("-")[2]
+            if experiment:
+                title = f"{title}: {experiment}"
+            pages[path.stem] = f"notebook-{path.stem}.html"
+            self._page(pages[path.stem], title, "body.html", body=body)
+        return pages
+
+    def _rows(self, experiment: Experiment) -> Iterator[dict[str, Any]]:
+        """The rows of an experiment by method and kind of answer, and its volumes."""
+        methods = experiment.methods
+        for kind, answer in KINDS.items():
+            path = self.results / kind / f"{experiment.name}.csv"
+            for method, rows in pd.read_csv(path).groupby("method", sort=False):
+                numbers = summary(rows).items()
+                means = ", ".join(f"{what} {round_down(value)}" for what, value in numbers)
+                hidden = ["method", "seed", "arithmetic"]
+                shown = rows.drop(columns=hidden, errors="ignore").map(six_digits)
+                yield {
+                    "id": f"{method}-{kind}",
+                    "title": f"{methods[method].label}, {answer}",
+                    "text": f"{means}.",
+                    **cells(shown),
+                }
+        volumes = pd.read_csv(self.results / "volumes.csv")
+        ours = volumes[volumes["experiment"] == experiment.name]
+        for against, rows in ours.groupby("against", sort=False):
+            shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
+            yield {
+                "id": f"volumes-{against}",
+                "title": f"Anisotropic against {methods[against].label}",
+                "text": "",
+                **cells(shown),
+            }
+
+    def _tables(self) -> Iterator[dict[str, Any]]:
+        """All tables; a number leads to the rows that it is made of."""
+        for name, caption in CERTIFIED.items():
+            yield from self._certified_table(name, caption, each_sigma=False)
+        yield from self._superset_table()
+        for name, caption in EACH_SIGMA.items():
+            yield from self._certified_table(name, caption, each_sigma=True)
+
+    def _certified_table(
+        self, name: str, caption: str, *, each_sigma: bool
+    ) -> Iterator[dict[str, Any]]:
+        path = self.results / f"tables/{name}-each-sigma.csv"
+        if not path.is_file():
+            return
+        each = pd.read_csv(path)
+        shown_name = f"{name}-each-sigma" if each_sigma else name
+        table = pd.read_csv(self.results / f"tables/{shown_name}.csv")
+        keys = [key for key in ("training", "sigma", "method", "answer") if key in table]
+        links = {}
+        for k, line in table[table["answer"].isin(KINDS.values())].iterrows():
+            same = each[(each[keys] == line[keys]).all(axis=1)]
+            for column in table.columns.difference(keys):
+                best = same.loc[same[column].idxmax()]  # of the sigmas that it is the best of
+                links[k, column] = self._place(TABLES[name], best)
+        yield self._table(shown_name, caption, table, links)
+
+    def _superset_table(self) -> Iterator[dict[str, Any]]:
+        path = self.results / "tables/T3.csv"
+        if not path.is_file():
+            return
+        table = pd.read_csv(path)
+        experiment, against, *numbers = table.columns
+        links = {}
+        for k, line in table.iterrows():
+            method = self.profile.methods.by_label(line[against])
+            place = f"rows-{line[experiment]}.html#volumes-{method.name}"
+            for column in numbers:
+                links[k, column] = place
+        yield self._table("T3", SUPERSETS, table, links)
+
+    def _table(
+        self, name: str, caption: str, table: pd.DataFrame, links: Mapping
+    ) -> dict[str, Any]:
+        shown = table.astype(object).map(round_down)
+        if "sigma" in table:
+            shown["sigma"] = table["sigma"].map("{:g}".format)
+        return {"name": name, "caption": inline(caption), **cells(shown, links)}
+
+    def _place(self, norm: int, line: pd.Series) -> str:
+        """Where the rows of a line of T1 or T2 for one sigma are."""
+        for name, experiment in self.profile.experiments.items():
+            section = experiment.section
+            found = (experiment.norm, section.training, section.sigma)
+            if found == (norm, line["training"], line["sigma"]):
+                method = experiment.methods.by_label(line["method"])
+                return f"rows-{name}.html#{method.name}-{FOLDER_OF[line['answer']]}"
+        raise ValueError(f"no experiment for {dict(line)}: run the pipeline (dvc repro) again")
+
+    def _figures(self, key: str) -> Iterator[dict[str, Any]]:
+        """Copies beside the pages of a figure, or of that of each experiment."""
+        whole = self.results / f"{key}.png"
+        found = [whole] if whole.exists() else sorted(self.results.glob(f"{key}-*.png"))
+        name = Path(key).name
+        for png in found:
+            for file in (png, png.with_suffix(".svg")):
+                shutil.copy(file, self.folder / file.name)
+            yield {
+                "name": png.stem,
+                "of": png.stem.removeprefix(name).removeprefix("-"),
+                "caption": inline(CAPTIONS[name]),
+            }
+
+    def _experiment(self, experiment: Experiment, pages: Mapping[str, str]) -> dict[str, Any]:
+        """What an experiment is, its pages, and where its numbers come from."""
+        section = experiment.section
+        record = json.loads(experiment.file("rows").with_suffix(".json").read_text())
+        provenance = pd.json_normalize(record, sep=": ").iloc[0]
+        stages = {}
+        for stage in OF_EXPERIMENT:
+            page = pages.get(f"{stage}-{experiment.name}")
+            if page is not None:
+                stages[stage] = page
+        return {
+            "name": experiment.name,
+            "text": f"{section.dataset}, {section.arch}, {section.noise} noise of sigma "
+            f"{section.sigma:g}, trained by {section.training}",
+            "pages": list(stages.items()),
+            "provenance": sorted(provenance.items()),
+        }

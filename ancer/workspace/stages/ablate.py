@@ -1,0 +1,120 @@
+"""The ablations stage: an optimizer with one setting changed at a time."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from ancer._arithmetic import machine
+from ancer._files import sha256_of
+from ancer.certification import certify
+from ancer.datasets.dataset import Dataset
+from ancer.workspace.experiment import Experiment, Profile, device
+from ancer.workspace.fingerprints import key_of
+from ancer.workspace.imports import code_of
+from ancer.workspace.methods import theta_function
+from ancer.workspace.notebooks import chunked, progress
+from ancer.workspace.store.columns import row
+from ancer.workspace.store.rows import RowStore
+from ancer.workspace.store.timing import save_seconds
+
+CHUNK = 10  # images of one step, which a kill can cost
+
+
+def ablate(profile: Profile) -> dict[str, pd.DataFrame]:
+    """Rows of each experiment that `ablations` names; a setting is a method of theirs.
+
+    All on the same draws; a killed run goes on where it stopped.
+    """
+    names = profile.parameters.ablations.experiments
+    return {name: _ablate(profile.experiments[name]) for name in names}
+
+
+def _ablate(experiment: Experiment) -> pd.DataFrame:
+    section = experiment.parameters.ablations
+    data = experiment.some_data(section.images)
+    starts = experiment.theta(data)
+    settings = {_label(setting): setting for setting in section.settings}
+    provenance = _provenance(experiment)
+    key = key_of(dataset=experiment.section.dataset, **provenance)
+    with RowStore(experiment.target("ablations"), key=key) as store:
+        for label, setting in settings.items():
+            missing = store.missing(label, data.indices)
+            chunks = chunked(missing, CHUNK)
+            for chunk in progress(chunks, f"{experiment.name}: {label}", len(missing)):
+                rows, seconds = _rows(experiment, data, starts, chunk, label, setting)
+                store.append(rows, seconds=seconds)
+        rows, spent = store.finish(
+            methods=list(settings), indices=data.indices, provenance=provenance
+        )
+    save_seconds(
+        experiment.profile.results("timing"), experiment.name, "ablations", spent, len(data)
+    )
+    return rows
+
+
+def _label(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in setting.items()) or "as published"
+
+
+def _rows(
+    experiment: Experiment,
+    data: Dataset,
+    starts: dict[str, Tensor],
+    chunk: Sequence[int],
+    label: str,
+    setting: dict[str, Any],
+) -> tuple[list[dict], float]:
+    """Rows of some images with one setting, and the seconds of the optimizer."""
+    parameters = experiment.parameters
+    section = parameters.ablations
+    optimize = theta_function(section.theta, "ablations.theta")
+    options = dict(setting)
+    start = starts[options.pop("start", section.start)]
+    law = type(experiment.law)
+    ours = data.take(chunk)
+    at = list(map(data.indices.index, chunk))
+    began = time.perf_counter()
+    theta = optimize(
+        experiment.classifier,
+        ours.images,
+        law(start[at]),
+        seed=parameters.seed,
+        indices=chunk,
+        **options,
+    )
+    seconds = time.perf_counter() - began
+    certificates = certify(
+        experiment.classifier,
+        ours.images,
+        law(theta),
+        n0=parameters.certify.n0,
+        n=section.n,
+        alpha=parameters.certify.alpha,
+        seed=parameters.seed,
+        indices=chunk,
+    )
+    draws = section.n + parameters.certify.n0
+    rows = []
+    for certificate, y in zip(certificates, ours.labels.tolist(), strict=True):
+        rows.append(row(certificate, method=label, label=y, seed=parameters.seed, draws=draws))
+    return rows, seconds
+
+
+def _provenance(experiment: Experiment) -> dict[str, Any]:
+    parameters = experiment.parameters
+    optimize = theta_function(parameters.ablations.theta, "ablations.theta")
+    return {
+        "checkpoint": sha256_of(experiment.file("checkpoint")),
+        "theta": sha256_of(experiment.file("theta")),
+        "noise": [experiment.section.noise, experiment.section.sigma],
+        "evaluate": parameters.evaluate.model_dump(),
+        "ablations": parameters.ablations.model_dump(),
+        "alpha": parameters.certify.alpha,
+        "n0": parameters.certify.n0,
+        "seed": parameters.seed,
+        "code": code_of(optimize, certify),
+        **machine(device()),
+    }

@@ -1,0 +1,147 @@
+"""The certify stage: a certificate for each image and method."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from ancer._files import sha256_of
+from ancer.certification import certify
+from ancer.classifier import Classifier
+from ancer.datasets.dataset import Dataset
+from ancer.noise import Noise
+from ancer.selection import certify_best
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.fingerprints import key_of
+from ancer.workspace.imports import code_of
+from ancer.workspace.methods import Method
+from ancer.workspace.notebooks import chunked
+from ancer.workspace.stages._runner import runner
+from ancer.workspace.store.columns import arithmetic, best_row, row
+from ancer.workspace.store.rows import RowStore
+from ancer.workspace.store.theta import read_theta
+from ancer.workspace.store.timing import save_seconds
+
+
+def certify_images(experiment: Experiment) -> pd.DataFrame:
+    """The rows of all test images and methods, written to results/rows.
+
+    All that affects a row makes the key of the row store: a killed run goes on where it stopped.
+    `cluster` in params.yaml says who computes; that alone changes no row. Rows are written as they
+    are finished, in any order, and put in order at the end.
+    """
+    data = experiment.data
+    methods = experiment.certified_methods
+    # its errors before work starts
+    read_theta(experiment.file("theta"), [data.indices[0], data.indices[-1]])
+    with runner(experiment) as run:
+        provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
+        key = key_of(dataset=experiment.section.dataset, **provenance)
+        with RowStore(experiment.target("rows"), key=key) as store:
+            for method in methods:
+                missing = store.missing(method.name, data.indices)
+                for found, seconds in run(
+                    certified_rows,
+                    _tasks(experiment, method, missing),
+                    what=f"certify {method.name}",
+                    total=len(missing),
+                    images=len,
+                ):
+                    store.append(found, seconds=seconds)
+            rows, spent = store.finish(
+                methods=[method.name for method in methods],
+                indices=data.indices,
+                provenance=provenance,
+            )
+    save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, len(data))
+    return rows
+
+
+def _tasks(experiment: Experiment, method: Method, indices: Sequence[int]) -> Iterator[tuple]:
+    """The arguments of `certified_rows` for a few images at a time."""
+    budget = sampling(experiment)
+    theta_file = experiment.file("theta")
+    for chunk in chunked(indices, experiment.parameters.tasks.certify):
+        yield experiment.data.take(chunk), method, experiment.law, theta_file, budget
+
+
+def sampling(experiment: Experiment) -> dict[str, Any]:
+    """How `certify` draws in this experiment: its arguments n0, n, alpha, seed, exact, lattice."""
+    certify_section = experiment.parameters.certify
+    return {
+        "n0": certify_section.n0,
+        "n": certify_section.n,
+        "alpha": certify_section.alpha,
+        "seed": experiment.parameters.seed,
+        "exact": experiment.lattice is not None,
+        "lattice": experiment.data.lattice,
+    }
+
+
+def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> dict[str, Any]:
+    section = experiment.parameters.certify
+    best_of = {}
+    for method in experiment.certified_methods:
+        if method.best_of is not None:
+            best_of[method.name] = dict(method.best_of)
+    return {
+        "checkpoint": checkpoint,
+        "theta": sha256_of(experiment.file("theta")),
+        "noise": [experiment.section.noise, experiment.section.sigma],
+        "n0": section.n0,
+        "n": section.n,
+        "alpha": section.alpha,
+        "best_of": best_of,
+        "seed": experiment.parameters.seed,
+        "arithmetic": arithmetic(experiment.lattice),
+        "code": code_of(certify, certify_best),
+        "evaluation": evaluation,
+    }
+
+
+def certified_rows(
+    classifier: Classifier,
+    data: Dataset,
+    method: Method,
+    law: Noise,
+    theta_file: Path,
+    budget: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Rows of `method` for the images of `data`.
+
+    law: the noise of training; theta_file: theta of the methods that have a function. budget: n0,
+    n, alpha, seed, exact and lattice of `certify`.
+    """
+    chosen = read_theta(theta_file, data.indices)
+    labels = data.labels.tolist()
+    seed = budget["seed"]
+
+    def noise_of(name: str) -> Noise:
+        theta: Tensor = chosen.get(name, law.theta.expand(len(data)))
+        return type(law)(theta)
+
+    rows = []
+    if method.best_of is not None:
+        candidates = {name: noise_of(name) for name in method.best_of}
+        for best, label in zip(
+            certify_best(
+                classifier,
+                data.images,
+                candidates,
+                shares=method.best_of,
+                indices=data.indices,
+                **budget,
+            ),
+            labels,
+            strict=True,
+        ):
+            rows.append(best_row(best, method=method.name, label=label, seed=seed))
+        return rows
+    noise = noise_of(method.name)
+    certificates = certify(classifier, data.images, noise, indices=data.indices, **budget)
+    draws = budget["n0"] + budget["n"]
+    for certificate, label in zip(certificates, labels, strict=True):
+        rows.append(row(certificate, method=method.name, label=label, seed=seed, draws=draws))
+    return rows

@@ -1,0 +1,58 @@
+"""The memory stage: answers that never contradict each other."""
+
+import pandas as pd
+
+from ancer._files import sha256_of, write_text
+from ancer.certification import Certificate
+from ancer.regions.memory import Memory
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.store.columns import answer_row
+
+
+def answer_queries(experiment: Experiment) -> pd.DataFrame:
+    """The answers to all certified images, in dataset order, written to results/memory.
+
+    One memory for each method whose theta depends on the image: one model, one norm.
+    """
+    checkpoint = sha256_of(experiment.file("checkpoint"))
+    dtype = experiment.parameters.evaluate.dtype
+    lines = []
+    for name in _methods(experiment):
+        with Memory(model=checkpoint, norm=experiment.norm, dtype=dtype) as memory:
+            for certificate, label in certificates(experiment, name):
+                answer = memory.answer(certificate)
+                lines.append(answer_row(answer, certificate, method=name, label=label))
+    answers = pd.DataFrame(lines)
+    write_text(experiment.target("answers"), answers.to_csv(index=False))
+    return answers
+
+
+def _methods(experiment: Experiment) -> list[str]:
+    chosen = experiment.parameters.memory.methods
+    if chosen is not None:
+        return chosen
+    return [m.name for m in experiment.certified_methods if m.depends_on_image]
+
+
+def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate, int]]:
+    """The certificates of a method as they were made, and the labels, in dataset order."""
+    rows = experiment.rows()
+    of_method = rows[rows["method"] == method]
+    data = experiment.data.take(of_method["idx"].tolist())
+    theta = experiment.theta(data, experiment.lattice)
+    found = []
+    for k, line in enumerate(of_method.itertuples()):
+        certificate = Certificate(
+            index=line.idx,
+            prediction=line.prediction,
+            p_a_lower=line.p_a_lower,
+            gap=line.gap,
+            center=data.images[k],
+            theta=theta[line.candidate][k],
+            norm=experiment.norm,
+            count=line.count,
+            n=line.n,
+            alpha=line.alpha,
+        )
+        found.append((certificate, int(line.label)))
+    return found

@@ -1,0 +1,106 @@
+"""The optimize stage: theta of each image, by each method that has a function for it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ancer.classifier import Classifier
+from ancer.noise import Noise
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.fingerprints import key_of
+from ancer.workspace.imports import code_of
+from ancer.workspace.methods import Method
+from ancer.workspace.notebooks import chunked
+from ancer.workspace.stages._runner import runner
+from ancer.workspace.store.theta import ThetaStore
+from ancer.workspace.store.timing import save_seconds
+
+
+def choose_theta(experiment: Experiment) -> None:
+    """theta of all test images, each method after its start, written to data/theta.
+
+    What a killed run had finished is found again under a key of all that affects it, and nothing
+    that was computed with other parameters, other code or on another kind of machine is ever used.
+    `cluster` in params.yaml says who computes; that alone changes no theta.
+    """
+    parameters = experiment.parameters
+    methods = experiment.methods.chosen()
+    data = experiment.data
+    chunks = chunked(data.indices, parameters.tasks.optimize)
+    with runner(experiment) as run:
+        provenance = {
+            "checkpoint": run.network.sha256,
+            "noise": [experiment.section.noise, experiment.section.sigma],
+            "evaluate": parameters.evaluate.model_dump(),
+            "methods": {method.name: _description(method) for method in methods},
+            "seed": parameters.seed,
+            **run.setting["machine"],
+        }
+        key = key_of(dataset=experiment.section.dataset, **provenance)
+        with ThetaStore(experiment.target("theta"), key=key) as store:
+            missing = [chunk for chunk in chunks if not store.has(chunk)]
+            for proposal, _ in run(
+                propose,
+                _tasks(experiment, missing),
+                what="optimize",
+                total=sum(map(len, missing)),
+                images=lambda proposal: len(proposal.indices),
+            ):
+                store.add(proposal.indices, proposal.theta, seconds=proposal.seconds)
+            seconds = store.finish(chunks, provenance=provenance)
+    save_seconds(
+        experiment.profile.results("timing"), experiment.name, "optimize", seconds, len(data)
+    )
+
+
+def _tasks(experiment: Experiment, chunks: Sequence[Sequence[int]]) -> Iterator[tuple]:
+    """The arguments of `propose` for each chunk of image numbers."""
+    methods = experiment.methods.chosen()
+    for chunk in chunks:
+        x = experiment.data.take(chunk).images
+        yield x, experiment.law, chunk, methods, experiment.parameters.seed
+
+
+def _description(method: Method) -> dict:
+    assert method.theta is not None
+    return {
+        "theta": f"{method.theta.__module__}.{method.theta.__qualname__}",
+        "start": method.start,
+        "options": dict(method.options),
+        "code": code_of(method.theta),
+    }
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """theta of some images and the seconds that it took, by method."""
+
+    indices: Sequence[int]
+    theta: dict[str, Tensor]
+    seconds: dict[str, float]
+
+
+def propose(
+    classifier: Classifier,
+    x: Tensor,
+    law: Noise,
+    indices: Sequence[int],
+    methods: Sequence[Method],
+    seed: int,
+) -> Proposal:
+    """theta of images x (B, ...), numbered `indices`, from the training noise `law`.
+
+    methods: those with a function, each after its start.
+    """
+    theta: dict[str, Tensor] = {}
+    seconds = {}
+    for method in methods:
+        began = time.perf_counter()
+        start = law
+        if method.start in theta:
+            start = type(law)(theta[method.start])
+        theta[method.name] = method.choose(classifier, x, start, seed, indices)
+        seconds[method.name] = time.perf_counter() - began
+    return Proposal(indices, theta, seconds)

@@ -1,0 +1,183 @@
+"""The statistics stage: three guarantees of certificates, shown by experiment."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from scipy.stats import binom
+
+from ancer.certification import certify
+from ancer.confidence import clopper_pearson, crossing_probability, log_e_value
+from ancer.datasets.dataset import Dataset
+from ancer.noise import Noise, gap_of
+from ancer.selection import REPORTS, certify_best
+from ancer.stopping import Hopeless, Improvement, Target
+from ancer.workspace.experiment import Experiment, Profile
+
+LOOK_EVERY = 100  # draws between two looks at a bound that must not be looked at
+
+
+def ever_wrong(means: Sequence[float], horizon: int, alpha: float) -> dict[str, list[float]]:
+    """By bound, the exact probability that it is ever above each mean within `horizon` draws."""
+    t = np.arange(1, horizon + 1)
+    looks = t % LOOK_EVERY == 0
+    wrong: dict[str, list[float]] = {
+        "Clopper-Pearson, re-checked": [],
+        "confidence sequence": [],
+        "Clopper-Pearson, once": [],
+    }
+    for mean in means:
+        sequence = _needed_by_sequence(t, mean, alpha)
+        wrong["confidence sequence"].append(crossing_probability(sequence, mean))
+        # the fewest votes for which Clopper-Pearson is above the mean; t + 1: nobody looks
+        needed = binom.isf(alpha, t, mean).astype(int) + 1
+        rechecked = np.where(looks, needed, t + 1)
+        wrong["Clopper-Pearson, re-checked"].append(crossing_probability(rechecked, mean))
+        once = np.where(t == horizon, needed, t + 1)
+        wrong["Clopper-Pearson, once"].append(crossing_probability(once, mean))
+    return wrong
+
+
+def _needed_by_sequence(t: np.ndarray, mean: float, alpha: float) -> np.ndarray:
+    """The fewest votes of t draws for which the sequence is above the mean, by bisection."""
+    low = np.zeros_like(t)
+    high = t + 1
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        above = log_e_value(middle, t, logit(mean)) >= np.log(1 / alpha)
+        low = np.where(above, low, middle)
+        high = np.where(above, middle, high)
+    return high
+
+
+def savings(profile: Profile) -> pd.DataFrame:
+    """Mean draws and radius of the first images of each experiment, by stopping rule."""
+    section = profile.parameters.statistics
+    lines = []
+    for name, experiment in profile.experiments.items():
+        sigma = experiment.section.sigma
+        rules = {
+            "none": None,
+            "Improvement(0.05)": Improvement(0.05),
+            "Improvement(0.1)": Improvement(0.1),
+            "Target(radius=sigma/2)": Target(radius=sigma / 2),
+            "Hopeless(radius=sigma/2)": Hopeless(radius=sigma / 2),
+        }
+        data, noises = _subject(experiment)
+        for rule, stop in rules.items():
+            certificates = certify(
+                experiment.classifier,
+                data.images,
+                noises[section.method],
+                n=section.n,
+                alpha=profile.parameters.certify.alpha,
+                seed=profile.parameters.seed,
+                stop=stop,
+                indices=data.indices,
+            )
+            line = {
+                "experiment": name,
+                "stop": rule,
+                "draws": _mean(certificates, "n"),
+                "mean radius": _mean(certificates, "radius"),
+            }
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _mean(found: Sequence[Any], what: str) -> float:
+    """Of an attribute of certificates."""
+    return float(np.mean(list(map(attrgetter(what), found))))
+
+
+def _subject(experiment: Experiment) -> tuple[Dataset, dict[str, Noise]]:
+    """The first images of an experiment, and each method's noise round them."""
+    data = experiment.some_data(experiment.parameters.statistics.images)
+    law = type(experiment.law)
+    return data, {name: law(theta) for name, theta in experiment.theta(data).items()}
+
+
+def against_baseline(
+    profile: Profile,
+) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame]:
+    """Proxy radii over that of the baseline of `best_of` at its own share of alpha.
+
+    By experiment and method, for the images that the baseline certifies, recomputed from the same
+    votes; and a line an experiment of what was reported.
+    """
+    ratios: dict[str, dict[str, np.ndarray]] = {}
+    lines = []
+    certify_section = profile.parameters.certify
+    for name, experiment in profile.experiments.items():
+        best = _best_method(experiment)
+        shares = experiment.methods[best].best_of or {}
+        baseline_name = next(iter(shares))
+        rows = experiment.rows()
+        by_method = dict(list(rows.set_index("idx").groupby("method")))
+        # 1. the baseline at its share
+        fixed = by_method[baseline_name]
+        level = certify_section.alpha * shares[baseline_name]
+        bound = clopper_pearson(fixed["count"].to_numpy(), certify_section.n, level)
+        gap = np.maximum(gap_of(type(experiment.law)(1.0), bound), 0)
+        baseline = fixed["theta_gmean"] * gap
+        certified = baseline > 0
+        # 2. the others against it
+        ratios[name] = {}
+        line: dict[str, object] = {"experiment": name}
+        for method in experiment.certified_methods:
+            if method.name != baseline_name:
+                ratio = by_method[method.name]["proxy_radius"] / baseline
+                certain = ratio[certified].to_numpy()
+                ratios[name][method.name] = certain
+                line[f"{method.name} below {baseline_name}"] = int((certain < 1 - 1e-6).sum())
+        # 3. what was reported, and what it took
+        reported = by_method[best]
+        for candidate in shares:
+            count = int((reported["candidate"] == candidate).sum())
+            line[f"{candidate} reported"] = count
+        line[f"draws of {best}"] = reported["draws"].mean()
+        line["draws of all candidates"] = len(shares) * (certify_section.n0 + certify_section.n)
+        lines.append(line)
+    return ratios, pd.DataFrame(lines)
+
+
+def _best_method(experiment: Experiment) -> str:
+    for method in experiment.certified_methods:
+        if method.best_of is not None:
+            return method.name
+    raise ValueError(
+        f"experiment {experiment.name} certifies no method with best_of: add one to methods"
+    )
+
+
+def reports(profile: Profile) -> pd.DataFrame:
+    """Mean radii and draws of the first images, by what `certify_best` may report."""
+    parameters = profile.parameters
+    lines = []
+    for name, experiment in profile.experiments.items():
+        data, noises = _subject(experiment)
+        shares = experiment.methods[_best_method(experiment)].best_of or {}
+        for report in REPORTS:
+            found = certify_best(
+                experiment.classifier,
+                data.images,
+                {candidate: noises[candidate] for candidate in shares},
+                shares=shares,
+                report=report,
+                n=parameters.certify.n,
+                alpha=parameters.certify.alpha,
+                seed=parameters.seed,
+                indices=data.indices,
+            )
+            line = {
+                "experiment": name,
+                "report": report,
+                "mean radius": _mean(found, "radius"),
+                "mean proxy radius": _mean(found, "proxy_radius"),
+                "draws": _mean(found, "draws"),
+            }
+            lines.append(line)
+    return pd.DataFrame(lines)

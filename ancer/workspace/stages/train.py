@@ -1,0 +1,93 @@
+"""The train stage: a base classifier under noise, or a checkpoint of others."""
+
+import torch
+from torch import nn
+
+from ancer._arithmetic import machine
+from ancer.datasets.dataset import Dataset
+from ancer.models import checkpoints
+from ancer.models.networks import build
+from ancer.models.published import load_published
+from ancer.smoothing import SmoothedClassifier
+from ancer.training.loop import train
+from ancer.workspace.experiment import Experiment, device
+from ancer.workspace.fingerprints import key_of
+from ancer.workspace.imports import code_of
+from ancer.workspace.notebooks import report_epochs
+from ancer.workspace.parameters import PublishedRecipe
+
+
+def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
+    """The experiment's network, and the mean loss of each epoch.
+
+    The state after each epoch is kept under a key of all that affects it: a training that was
+    killed goes on from there. It stays when all is done, so a stage that is repeated because
+    something else changed does not train again. A checkpoint of others has no losses.
+    """
+    recipe = experiment.recipe
+    if isinstance(recipe, PublishedRecipe):
+        return _published(experiment, recipe.source), []
+    data = experiment.training_data()
+    seed = experiment.parameters.seed
+    settings = recipe.recipe(experiment.section.options)
+    key = key_of(code=code_of(train, build), **_provenance(experiment))
+    torch.manual_seed(seed)
+    network = build(experiment.section.arch, len(data.classes)).to(device())
+    losses: list[float] = []
+    train(
+        network,
+        data.images,
+        data.labels,
+        experiment.law,
+        settings,
+        seed=seed,
+        resume=experiment.target("checkpoint").with_suffix(f".{key}.state"),
+        progress=report_epochs(settings.epochs, losses),
+    )
+    return network, losses
+
+
+def accuracy_under_noise(experiment: Experiment, network: nn.Module) -> dict[str, float]:
+    """Of the test images: the share of noisy copies classified correctly, and of majorities."""
+    data: Dataset = experiment.data
+    smoothed = SmoothedClassifier(experiment.evaluated(network), experiment.law)
+    seed = experiment.parameters.seed
+    votes = smoothed.counts(data.images, 100, seed=seed, purpose="predict", indices=data.indices)
+    correct = votes.gather(1, data.labels[:, None]).double() / 100
+    majority = votes.argmax(dim=1) == data.labels
+    return {
+        "under noise": correct.mean().item(),
+        "smoothed": majority.double().mean().item(),
+    }
+
+
+def save_network(experiment: Experiment, network: nn.Module, accuracy: dict[str, float]) -> None:
+    """Write the checkpoint: weights and where they come from (no code inside)."""
+    published = getattr(network, "provenance", {})
+    checkpoints.save(
+        experiment.target("checkpoint"),
+        network,
+        arch=experiment.section.arch,
+        classes=len(experiment.data.classes),
+        provenance={**_provenance(experiment), **published, "accuracy": accuracy},
+    )
+
+
+def _published(experiment: Experiment, source: str) -> nn.Module:
+    network = load_published(
+        experiment.profile.folder / experiment.section.options["file"],
+        source=source,
+        arch=experiment.section.arch,
+        classes=len(experiment.data.classes),
+    )
+    return network.to(device())
+
+
+def _provenance(experiment: Experiment) -> dict:
+    return {
+        **experiment.section.model_dump(exclude={"methods", "method_options"}),
+        "name": experiment.name,
+        "recipe": experiment.recipe.model_dump(),
+        "seed": experiment.parameters.seed,
+        **machine(device()),
+    }

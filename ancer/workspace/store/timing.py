@@ -1,0 +1,27 @@
+"""Seconds of each stage and method; they live apart, since they never repeat."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ancer._arithmetic import machine
+from ancer._files import write_text
+
+
+def save_seconds(
+    folder: Path, experiment: str, stage: str, seconds: Mapping[str, float], images: int
+) -> None:
+    """Write the seconds per image of each method into `folder`."""
+    per_image = {method: spent / images for method, spent in seconds.items()}
+    record = {"images": images, "seconds_per_image": per_image, **machine(torch.device("cpu"))}
+    write_text(folder / f"{experiment}.{stage}.json", json.dumps(record, indent=2) + "\n")
+
+
+def read_seconds(folder: Path, experiment: str, stage: str) -> dict[str, float] | None:
+    """Seconds per image of each method; None where the stage has still to run."""
+    path = folder / f"{experiment}.{stage}.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text())["seconds_per_image"]

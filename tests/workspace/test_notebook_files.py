@@ -1,0 +1,146 @@
+"""The notebooks' files: stripped and short, parameters as stages pass them, the same each time."""
+
+import ast
+import copy
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from stages import ANCER, ROOT, read_yaml
+
+from ancer.workspace import notebooks
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+TEST_NOTEBOOKS = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def command(stage):
+    """What runs a stage; nothing for notebooks that are for people alone."""
+    if stage not in PIPELINE:
+        return ""
+    found = PIPELINE[stage].get("do", PIPELINE[stage])["cmd"]
+    return found[0] if isinstance(found, list) else found
+
+
+@pytest.fixture
+def used(tmp_path):
+    """A notebook as JupyterLab saves it after it was run."""
+    path = tmp_path / "used.ipynb"
+    notebook = nbformat.read(ROOT / "notebooks/toy.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.id = "x" + cell.id
+        cell.metadata["collapsed"] = True
+        if cell.cell_type == "code":
+            cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
+            cell.execution_count = 3
+    notebook.metadata["language_info"] = {"name": "python", "version": "3.12.1"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_there_is_a_notebook_for_each_stage():
+    stages = set(PIPELINE) - {"sources", "report"}
+    assert {path.stem for path in NOTEBOOKS} == stages | {"explore", "index"}
+
+
+@TEST_NOTEBOOKS
+def test_notebook_is_stripped_short_and_defines_nothing(path):
+    notebook = nbformat.read(path, as_version=4)
+    committed = path.read_text()
+    stripped = nbformat.writes(notebooks.strip(copy.deepcopy(notebook)))
+    assert stripped.strip() == committed.strip()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(cells) <= 12
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    for node in ast.walk(ast.parse(code(path))):
+        defines = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        assert not defines, f"{path.name} defines {node.name}"
+
+
+@TEST_NOTEBOOKS
+def test_notebook_parameters_are_those_that_the_stage_passes(path):
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    (cell,) = tagged
+    assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    names = {target.id for node in assignments for target in node.targets}
+    passed = set(re.findall(r"-[pry] (\w+)", command(path.stem)))
+    assert passed <= names and "profile" in names
+    assert ("experiment" in passed) == ("experiment" in names)
+    # papermill infers no type where a comment holds one
+    comments = [line.split("#", 1)[1] for line in cell.source.splitlines() if "#" in line]
+    assert all("=" not in comment for comment in comments)
+
+
+@TEST_NOTEBOOKS
+def test_notebook_sees_the_parameters_of_its_own_stage(path):
+    named = set(re.findall(r'stage="(\w+)"', code(path)))
+    assert named == ({path.stem} if path.stem in PIPELINE else set())
+
+
+def test_a_stripped_notebook_is_the_committed_one(used):
+    assert notebooks.strip_file(used)
+    assert used.read_bytes() == (ROOT / "notebooks/toy.ipynb").read_bytes()
+    assert not notebooks.strip_file(used)
+
+
+def test_command_strips_and_says_whether_it_had_to(used, tmp_path):
+    clean = tmp_path / "clean.ipynb"
+    shutil.copy(ROOT / "notebooks/certify.ipynb", clean)
+    arguments = [ANCER, "strip", str(used), str(clean)]
+    first = subprocess.run(arguments, capture_output=True, text=True)
+    assert (first.returncode, first.stdout) == (1, f"stripped {used}\n")
+    second = subprocess.run(arguments, capture_output=True, text=True)
+    assert (second.returncode, second.stdout) == (0, "")
+    assert used.read_bytes() == (ROOT / "notebooks/toy.ipynb").read_bytes()
+    assert clean.read_bytes() == (ROOT / "notebooks/certify.ipynb").read_bytes()
+
+
+def test_a_stripped_notebook_becomes_a_script(used):
+    notebooks.strip_file(used)
+    arguments = [sys.executable, "-m", "nbconvert", "--to", "script", str(used)]
+    subprocess.run(arguments, check=True, capture_output=True)
+    script = used.with_suffix(".py")
+    assert script.is_file()
+    ast.parse(script.read_text())
+    assert "from ancer.workspace.stages.toy import train_moons" in script.read_text()
+
+
+def test_progress_counts_images_and_ends_without_a_time(capsys):
+    yielded = []
+    for chunk in notebooks.progress([[4, 9], [14]], "certify", 3):
+        yielded.append(chunk)
+    said = capsys.readouterr().out
+    assert yielded == [[4, 9], [14]]
+    assert re.search(r"certify: 2 of 3 images, [\d.]+ a second, \d+ s left", said)
+    assert said.endswith("certify: done\n")
+    items = [("a", 2), ("b", 3)]
+    assert list(notebooks.progress(items, "x", 5, lambda item: item[1], "http://h")) == items
+    said = capsys.readouterr().out
+    assert "x: 2 of 5 images" in said and "s left, dashboard: http://h\n" in said
+    assert said.endswith("x: done\n")
+
+
+def test_epochs_are_reported_with_the_losses(capsys):
+    losses = []
+    report = notebooks.report_epochs(2, losses)
+    report(1, 0.5)
+    assert "epoch 1 of 2: loss 0.500" in capsys.readouterr().out
+    report(2, 0.25)
+    assert losses == [0.5, 0.25] and capsys.readouterr().out.endswith("train: done\n")
+
+
+@pytest.mark.parametrize("size, expected", [(2, [[0, 1], [2, 3], [4]]), (9, [[0, 1, 2, 3, 4]])])
+def test_chunks_are_consecutive_and_at_most_so_long(size, expected):
+    assert notebooks.chunked(list(range(5)), size) == expected
+    assert notebooks.chunked([], size) == []

@@ -1,0 +1,155 @@
+"""Every notebook runs top to bottom through papermill, in pipeline order, on a small profile."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+from stages import EXPERIMENTS, LAST, ROOT, parameters, run, write_parameters
+
+from ancer.workspace.experiment import FILES
+
+FOR_PEOPLE = {"explore", "index"}  # run in a browser: tests/browser
+NAME = "digits-l2-025"
+pytestmark = pytest.mark.slow
+
+
+def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
+    stages = {path.stem for path in (ROOT / "notebooks").glob("*")} - FOR_PEOPLE
+    assert {key if isinstance(key, str) else key[0] for key in executed} == stages
+    for path in executed.values():
+        notebook = nbformat.read(path, as_version=4)
+        ids = [f"cell-{k}" for k in range(len(notebook.cells))]
+        assert [cell.id for cell in notebook.cells] == ids
+        assert "papermill" not in notebook.metadata
+        words = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        # formulas escaped once, not twice
+        assert not [text for text in words if re.search(r"\\\\[a-z]{2}", text)]
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for output in [output for cell in code for output in cell.outputs]:
+            assert output.output_type != "error" and output.get("name") != "stderr", output
+            assert "s left" not in output.get("text", "")
+
+
+def test_pipeline_makes_every_table_and_figure(profile, executed):
+    results = profile / "results"
+    for table in ("T1", "T1-each-sigma", "T2", "T2-each-sigma", "T3"):
+        for kind in ("md", "csv", "tex"):
+            assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
+    of_experiment = [f"{figure}-{name}" for figure in ("F2", "F5") for name in EXPERIMENTS]
+    names = [f"figures/{name}" for name in ["F3", "F4", "F7", *of_experiment]]
+    names += ["toy/F1", "toy/F6"]
+    names += [f"statistics/S{k}" for k in (1, 2, 3)]
+    for figure in names:
+        assert (results / f"{figure}.svg").exists()
+        assert (results / f"{figure}.png").stat().st_size > 5000
+    found = (results / "metrics/digits-l1-025").iterdir()
+    metrics = {path.stem: json.loads(path.read_text()) for path in found}
+    methods = {"fixed"}
+    for method in ("isotropic", "anisotropic", "best"):
+        methods |= {method, f"{method}-with-memory"}
+    assert set(metrics) == methods
+    assert all(of_one["ACR"] <= of_one["AC-proxy-R"] + 1e-12 for of_one in metrics.values())
+    assert (results / "tables/T1.md").read_text().count("published: x") == 1
+    assert "published" not in (results / "tables/T2.md").read_text()
+    ablation = pd.read_csv(results / "ablations/ablations.csv")
+    assert ablation["setting"].tolist() == ["draws 10, iterations 2", "draws 2, kappa 0.0"]
+    assert len(pd.read_csv(results / f"ablations/{NAME}.csv")) == 6
+    rows = pd.read_csv(results / f"rows/{NAME}.csv")
+    assert len(rows) == 24 and rows.notna().all().all()
+    assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
+    assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
+
+
+def test_running_again_gives_the_same_bytes(profile, executed):
+    files = [path for path in profile.rglob("*") if path.is_file() and "timing" not in path.parts]
+    # lines and parts hold seconds
+    outputs = [path for path in files if not re.search(r"\.jsonl$|\.parts/", str(path))]
+    before = {path: path.read_bytes() for path in outputs}
+    shutil.rmtree(profile / "results")
+    (profile / FILES["theta"].format(name=NAME)).unlink()
+    (parts,) = (profile / "data/theta").glob(f"{NAME}.*.parts")
+    shutil.rmtree(parts)
+    run(profile, "optimize", experiment=NAME)
+    for experiment in EXPERIMENTS:
+        run(profile, "certify", experiment=experiment)
+        run(profile, "memory", experiment=experiment)
+    run(profile, "toy")
+    for stage in LAST:
+        run(profile, stage)
+    after = {path: path.read_bytes() for path in before}
+    assert [path.name for path in before if before[path] != after[path]] == []
+
+
+def test_killed_certification_resumes_to_the_same_bytes(profile, executed):
+    """SIGKILL to the process group of papermill half-way; the kernel dies with it."""
+    rows = f"results/rows/{NAME}.csv"
+    whole = (profile / rows).read_bytes()
+    slow = profile.parent / "killed"
+    shutil.copytree(profile, slow)
+    shutil.rmtree(slow / "results")
+    p = parameters(profile)
+    p["certify"]["n"] = 20_000  # long enough to be killed in the middle
+    write_parameters(slow, p)
+    command = [sys.executable, "-m", "papermill", "--engine", "ancer"]
+    command += [str(ROOT / "notebooks/certify.ipynb"), str(slow / "out.ipynb")]
+    command += ["-p", "experiment", NAME]
+    quiet = {"cwd": slow, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    deadline = time.monotonic() + 120
+    while not _finished_rows(slow) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = _finished_rows(slow)
+    assert 0 < kept < 24, "the kill came too late to test anything"
+    subprocess.run(command, check=True, **quiet)
+    resumed = (slow / rows).read_bytes()
+    shutil.rmtree(slow / "results")
+    subprocess.run(command, check=True, **quiet)
+    assert resumed == (slow / rows).read_bytes()
+    assert resumed != whole  # a changed parameter (n) reuses no row
+
+
+def _finished_rows(folder):
+    lines = (folder / "results/rows").glob("*.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in lines)
+
+
+def test_overrides_leave_the_profiles_results_alone(profile, executed):
+    rows = f"results/rows/{NAME}.csv"
+    before = (profile / rows).read_bytes()
+    run(profile, "certify", experiment=NAME, images=2, n=100)
+    assert (profile / rows).read_bytes() == before
+    assert len(pd.read_csv(profile / ".build/trial" / rows)) == 8
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"experiment": "digits-l3"}, "unknown experiment 'digits-l3'"),
+        ({"experimnet": NAME}, "unknown parameter -p experimnet"),
+        ({"images": 100_000}, "digits has 359 test images with every = 1, found images = 100000"),
+    ],
+)
+def test_bad_parameters_of_papermill_are_named(profile, given, message):
+    with pytest.raises(Exception, match=message):
+        run(profile, "optimize", **given)
+
+
+def test_stages_before_their_inputs_say_what_to_run(profile, executed, tmp_path):
+    shutil.copy(profile / "params.yaml", tmp_path)
+    with pytest.raises(Exception, match="no checkpoint at .*: run the train stage"):
+        run(tmp_path, "optimize")
+    shutil.copytree(profile / "data/checkpoints", tmp_path / "data/checkpoints")
+    with pytest.raises(Exception, match="no theta at .*: run the optimize stage"):
+        run(tmp_path, "certify")
+    with pytest.raises(Exception, match="no rows at .*: run the certify stage"):
+        run(tmp_path, "figures")

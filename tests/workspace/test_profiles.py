@@ -1,0 +1,162 @@
+"""The paper's profiles: their files agree with the default's and with the code, and ImageNet's runs
+end to end."""
+
+import inspect
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from stages import ROOT, STAGES, parameters, run, write_parameters
+
+from ancer.models import networks, published
+from ancer.noise import LAWS
+from ancer.training import attacks, loop, losses
+from ancer.workspace.experiment import Profile
+from ancer.workspace.fingerprints import write_fingerprints
+from ancer.workspace.parameters import PublishedRecipe
+from ancer.workspace.tables import average_certified_radius, certified_accuracy
+
+PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/params.yaml"))
+LOGS = ROOT / "../shared/published/cohen2019"
+EACH = pytest.mark.parametrize("folder", PROFILES, ids=lambda folder: folder.name)
+
+
+def test_profiles_are_those_of_the_paper():
+    names = [folder.name for folder in PROFILES]
+    assert names == ["cifar10", "cifar10-paper", "imagenet", "imagenet-paper"]
+    for folder in PROFILES:
+        assert (folder / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+        assert (folder / Profile.open(folder).parameters.root).resolve() == ROOT
+
+
+@EACH
+def test_each_profile_is_understood_by_the_code(folder, tmp_path):
+    profile = Profile.open(folder)
+    known = inspect.signature(loop.Recipe).parameters
+    for e in profile.experiments.values():
+        section = e.section
+        assert section.arch in networks.ARCHITECTURES and section.noise in LAWS
+        if isinstance(e.recipe, PublishedRecipe):
+            assert set(section.options) == {"file"}
+            assert section.arch in published.SOURCES[e.recipe.source].networks
+            continue
+        recipe = e.recipe
+        assert set(recipe.model_dump()) - {"every"} <= set(known)
+        loss = losses.SCHEMES[recipe.scheme]
+        assert set(section.options) <= set(inspect.signature(loss).parameters)
+        assert section.options.get("attack", "pgd") in attacks.ATTACKS
+        assert recipe.optimizer in loop.OPTIMIZERS and recipe.schedule in loop.SCHEDULES
+        recipe.recipe(section.options)  # in their domains
+    for e in profile.experiments.values():
+        assert [method.name for method in e.certified_methods] == list(profile.methods)
+    assert set(profile.parameters.ablations.experiments) <= set(profile.experiments)
+    assert write_fingerprints(ROOT / "notebooks", profile.parameters, tmp_path)
+
+
+def test_the_papers_grid():
+    """SPEC 0: CIFAR-10 l2 at 0.12, 0.25, 0.5, l1 at 0.25, 0.5, 1; ImageNet at 0.25, 0.5, 1.
+
+    N = 100,000, 500 images.
+    """
+    grids = {
+        "cifar10-paper": ((0.12, 0.25, 0.5), {"resnet18", "wrn40_2"}),
+        "imagenet-paper": ((0.25, 0.5, 1.0), {"resnet50"}),
+    }
+    for name, (l2, architectures) in grids.items():
+        profile = Profile.open(ROOT / "profiles" / name)
+        p = profile.parameters
+        assert p.images == 500
+        assert (p.certify.n, p.certify.n0, p.certify.alpha) == (100_000, 100, 0.001)
+        sections = [e.section for e in profile.experiments.values()]
+        found = {(s.noise, s.training, s.sigma) for s in sections}
+        trainings = ("gaussian", "smoothadv", "macer")
+        assert {f for f in found if f[0] == "gaussian"} == {
+            ("gaussian", training, sigma) for training in trainings for sigma in l2
+        }
+        assert {f[2] for f in found if f[0] == "uniform"} == {0.25, 0.5, 1.0}
+        assert {s.arch for s in sections} == architectures
+
+
+def test_every_scheme_has_a_place_in_the_cifar_profile():
+    profile = Profile.open(ROOT / "profiles/cifar10-paper")
+    assert {e.recipe.scheme for e in profile.experiments.values()} == set(losses.SCHEMES)
+
+
+@EACH
+def test_methods_are_those_of_the_default_profile(folder):
+    methods = Profile.open(folder).methods
+    default = Profile.open(ROOT).methods
+    for name, method in default.items():
+        assert methods[name].label == method.label
+        assert methods[name].theta is method.theta
+        assert methods[name].start == method.start
+        assert methods[name].best_of == method.best_of
+    assert list(methods) == list(default)
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not beside this checkout")
+@pytest.mark.parametrize("name, network", [("cifar10", "resnet110"), ("imagenet", "resnet50")])
+def test_published_rows_are_our_metrics_on_the_published_logs(name, network):
+    parameters = Profile.open(ROOT / "profiles" / name).parameters
+    entries = [entry for entry in parameters.published if entry.source.endswith("logs")]
+    assert len(entries) == 3
+    for entry in entries:
+        sigma = f"{entry.sigma:.2f}"
+        log = pd.read_csv(LOGS / f"{name}_{network}_noise_{sigma}_sigma_{sigma}.tsv", sep="\t")
+        accuracy = certified_accuracy(log, list(entry.accuracy)).tolist()
+        assert accuracy == pytest.approx(list(entry.accuracy.values()), abs=1e-12)
+        assert average_certified_radius(log) == pytest.approx(entry.ACR, rel=1e-12)
+
+
+def test_the_papers_profiles_have_the_same_published_rows():
+    for name in ("cifar10", "imagenet"):
+        ours = Profile.open(ROOT / "profiles" / name).parameters.published
+        paper = Profile.open(ROOT / "profiles" / f"{name}-paper").parameters.published
+        assert ours == paper and len(ours) >= 3
+
+
+@pytest.mark.slow
+def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
+    """224x224 crops of images of several sizes, tiny N.
+
+    ResNet-50 of random weights in the format of Cohen et al.
+    """
+    folder = ROOT / "profiles/imagenet"
+    p = parameters(folder)
+    (name,) = [name for name in p["experiments"] if name.startswith("imagenet-gaussian")]
+    p["experiments"] = {name: p["experiments"][name]}
+    p |= {"images": 2, "every": 3}
+    p["certify"] |= {"n0": 4, "n": 20}
+    p["methods"]["isotropic"]["draws"] = 4
+    p["methods"]["anisotropic"] |= {"search_draws": 4, "iterations": 2, "draws": 4}
+    p["evaluate"]["batch_size"] = 8
+    p["statistics"] = {"horizon": 100, "images": 1, "n": 20}
+    p["published"] = str(folder / p["published"])
+    write_parameters(tmp_path, p)
+    stream = torch.Generator().manual_seed(0)
+    for k in range(6):  # every third is 0 and 3: one of each class
+        wnid = f"n0000000{k // 3}"
+        path = tmp_path / "data/imagenet/val" / wnid / f"ILSVRC2012_val_{k:08d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (240 + 20 * k, 300, 3)
+        pixels = torch.randint(0, 256, size, generator=stream, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(path)
+    import torchvision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = torchvision.models.resnet50(num_classes=2).state_dict()
+    file = tmp_path / p["experiments"][name]["options"]["file"]
+    file.parent.mkdir(parents=True)
+    cohen = {"epoch": 90, "arch": "resnet50", "optimizer": {}}
+    cohen["state_dict"] = {f"1.module.{key}": value for key, value in state.items()}
+    torch.save(cohen, file)
+    for stage in STAGES:
+        run(tmp_path, stage, experiment=name)
+    for stage in ("volumes", "tables", "figures"):
+        run(tmp_path, stage)
+    rows = pd.read_csv(tmp_path / "results/rows" / f"{name}.csv")
+    assert rows["idx"].tolist() == [0, 3] * 4 and rows["label"].tolist() == [0, 1] * 4
+    assert (rows["n"] == 20).all() and rows.notna().all().all()
+    assert "ResNet-50, Cohen et al. 2019" in (tmp_path / "results/tables/T1.md").read_text()

@@ -1,0 +1,258 @@
+"""The row store and the theta store: resume, key, lock, torn lines, rows of an unbroken run."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from stages import parameters, write_parameters
+
+from ancer._files import write_tensors
+from ancer.certification import certify
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.fingerprints import key_of
+from ancer.workspace.store.columns import best_row
+from ancer.workspace.store.columns import row as row_of
+from ancer.workspace.store.rows import RowStore, read_rows
+from ancer.workspace.store.theta import ThetaStore, read_theta
+
+KEY = "0123456789abcdef"
+
+
+def row(method, idx):
+    return {"method": method, "idx": idx, "radius": 0.1 + 0.2 * idx, "log_volume": float("-inf")}
+
+
+def fill(path, key=KEY, methods=("fixed", "isotropic"), stop=None):
+    """Append rows one by one; stop before the `stop`-th as a kill would (no clean-up)."""
+    with RowStore(path, key=key) as rows:
+        for method in methods:
+            for i in rows.missing(method, range(4)):
+                if stop is not None and len(rows.rows) == stop:
+                    return rows.rows
+                rows.append([row(method, i)], seconds=1.0)
+        return rows.finish(methods=methods, indices=range(4), provenance={"key": key})
+
+
+def test_finished_rows_are_full_precision_and_in_order(tmp_path):
+    table, seconds = fill(tmp_path / "r.csv")
+    assert seconds == {"fixed": 4.0, "isotropic": 4.0}
+    read = read_rows(tmp_path / "r.csv")
+    assert list(read["idx"]) == [0, 1, 2, 3] * 2
+    # exactly, 0.30000000000000004 included
+    assert list(read["radius"]) == [0.1 + 0.2 * i for i in range(4)] * 2
+    assert (read["log_volume"] == float("-inf")).all()
+    assert json.loads((tmp_path / "r.json").read_text()) == {"key": KEY}
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f"r.{KEY}.jsonl", "r.csv", "r.json"]
+
+
+def test_finished_rows_are_found_again(tmp_path):
+    """A run repeated for another reason computes nothing, and gives the same files and seconds."""
+    _, seconds = fill(tmp_path / "r.csv")
+    before = (tmp_path / "r.csv").read_bytes()
+    with RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        assert rows.missing("fixed", range(4)) == [] == rows.missing("isotropic", range(4))
+        methods = ["fixed", "isotropic"]
+        _, again = rows.finish(methods=methods, indices=range(4), provenance={"key": KEY})
+        assert again == seconds
+    assert (tmp_path / "r.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("stop", range(8))
+def test_killed_run_computes_only_what_is_missing_and_ends_byte_for_byte_the_same(tmp_path, stop):
+    fill(tmp_path / "whole.csv")
+    assert len(fill(tmp_path / "r.csv", stop=stop)) == stop
+    with RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        missing = rows.missing("fixed", range(4)) + rows.missing("isotropic", range(4))
+        assert len(missing) == 8 - stop
+    fill(tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_torn_last_line_is_dropped_and_computed_again(tmp_path):
+    fill(tmp_path / "r.csv", stop=3)
+    partial = tmp_path / f"r.{KEY}.jsonl"
+    partial.write_bytes(partial.read_bytes()[:-7])
+    with RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        assert rows.missing("fixed", range(4)) == [2, 3]
+        rows.append([row("fixed", 2)], seconds=1.0)
+    assert [json.loads(line)["idx"] for line in partial.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_other_key_neither_uses_nor_loses_rows(tmp_path):
+    fill(tmp_path / "r.csv", stop=3)
+    with RowStore(tmp_path / "r.csv", key="another") as rows:
+        assert rows.missing("fixed", range(4)) == [0, 1, 2, 3]
+    with RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        assert rows.missing("fixed", range(4)) == [3]
+
+
+def test_key_changes_with_everything():
+    base = {"n": 100, "alpha": 0.05, "noise": ["gaussian", 0.25]}
+    keys = {key_of(**base)}
+    for name, value in [("n", 101), ("alpha", 0.01), ("noise", ["u", 0.25])]:
+        keys.add(key_of(**{**base, name: value}))
+    assert len(keys) == 4
+    assert key_of(a=1, b=2) == key_of(b=2, a=1)
+
+
+def test_second_run_is_refused_and_names_the_first(tmp_path):
+    path = str(tmp_path / "r.csv")
+    code = "from ancer.workspace.store.rows import RowStore\n"
+    code += f"with RowStore({path!r}, key='k'): pass"
+    command = [sys.executable, "-c", code]
+    with RowStore(path, key=KEY):
+        other = subprocess.run(command, capture_output=True, text=True)
+    assert other.returncode
+    assert f"is being written by process {os.getpid()} on" in other.stderr
+    assert subprocess.run(command).returncode == 0
+
+
+def test_lock_of_a_killed_run_is_free(tmp_path):
+    path = str(tmp_path / "r.csv")
+    code = "import os\nfrom ancer.workspace.store.rows import RowStore\n"
+    code += f"RowStore({path!r}, key='k').__enter__()\nos.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    fill(tmp_path / "r.csv")
+
+
+def test_full_disk_loses_no_finished_row(tmp_path, monkeypatch):
+    fill(tmp_path / "r.csv", stop=2)
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    message = r"cannot write .*r\..*No space left.*what is finished is kept"
+    with RowStore(tmp_path / "r.csv", key=KEY) as rows:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=message):
+            rows.append([row("fixed", 2)], seconds=1.0)
+    monkeypatch.undo()
+    fill(tmp_path / "r.csv")
+    assert len(read_rows(tmp_path / "r.csv")) == 8
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes where nobody may")
+def test_read_only_folder_is_an_error_before_work(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=str(tmp_path)):
+        fill(tmp_path / "r.csv")
+
+
+CHUNKS = [[4, 9], [14, 19], [24]]
+
+
+def theta_of(indices):
+    numbers = torch.tensor(indices).float()
+    return {"isotropic": numbers, "anisotropic": numbers[:, None] * 2}
+
+
+def test_theta_store_resumes_and_joins(tmp_path):
+    path = tmp_path / "theta.safetensors"
+    seconds = {"isotropic": 1.0, "anisotropic": 2.0}
+    with ThetaStore(path, key=KEY) as thetas:
+        thetas.add(CHUNKS[1], theta_of(CHUNKS[1]), seconds=seconds)
+    with ThetaStore(path, key="another") as thetas:
+        assert not thetas.has(CHUNKS[1])
+    with ThetaStore(path, key=KEY) as thetas:
+        assert [thetas.has(chunk) for chunk in CHUNKS] == [False, True, False]
+        for chunk in (CHUNKS[2], CHUNKS[0]):
+            thetas.add(chunk, theta_of(chunk), seconds=seconds)
+        assert thetas.finish(CHUNKS, provenance={}) == {"isotropic": 3.0, "anisotropic": 6.0}
+    theta = read_theta(path, [24, 4])
+    assert theta["isotropic"].tolist() == [24, 4]
+    assert theta["anisotropic"].tolist() == [[48], [8]]
+    with pytest.raises(ValueError, match="no theta for image 5"):
+        read_theta(path, [4, 5])
+
+
+def with_theta(folder, methods, tensors):
+    """An experiment of uniform noise with lambda = 0.433, and a file of theta for two images."""
+    p = parameters()
+    p["experiments"] = {"a": {**p["experiments"]["digits-l1-025"], "sigma": 0.433 / 3**0.5}}
+    p["experiments"]["a"]["method_options"] = {}
+    p["ablations"]["experiments"] = []
+    p["methods"] = {name: p["methods"][name] for name in methods}
+    p["volumes"] = {"of": "isotropic", "against": ["fixed"]}
+    p["figures"] |= {"ball": "fixed", "region": "isotropic"}
+    e = Experiment.open("a", profile=write_parameters(folder, p))
+    first, second, *_ = e.data.indices
+    indices = torch.tensor([first, second])
+    write_tensors(e.target("theta"), {"indices": indices, **tensors}, {})
+    return e, e.data.take([second, first])
+
+
+@pytest.mark.parametrize("lattice, snapped", [(None, 0.433), (1 / 16, 0.40625)])
+def test_sampled_theta_is_the_one_certified_with_fixed_among_them(tmp_path, lattice, snapped):
+    """Uniform noise on a lattice has theta at half-odd multiples of its step only.
+
+    0.433 becomes 6.5 / 16.
+    """
+    isotropic = torch.tensor([0.433, 0.25])
+    e, data = with_theta(tmp_path, ["fixed", "isotropic"], {"isotropic": isotropic})
+    theta = e.theta(data, lattice)
+    assert list(theta) == ["fixed", "isotropic"] and theta["fixed"].shape == (2, 1, 1, 1)
+    assert theta["fixed"].flatten().tolist() == pytest.approx([snapped] * 2, abs=1e-6)
+    assert theta["isotropic"][1].item() == pytest.approx(snapped, abs=1e-6)
+    # what certificates hold
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    exact = lattice is not None
+    budget = {"n": 20, "alpha": 0.1, "seed": 0, "exact": exact, "lattice": data.lattice}
+    for name, chosen in {"fixed": e.law, "isotropic": type(e.law)(isotropic.flip(0))}.items():
+        certificates = certify(linear, data.images, chosen, **budget)
+        for certificate, sampled in zip(certificates, theta[name], strict=True):
+            assert torch.equal(certificate.theta, sampled)
+
+
+def test_theta_that_a_function_has_still_to_choose_is_never_replaced_by_another(tmp_path):
+    """A method added after the optimize stage ran is not certified with the training noise."""
+    methods = ["fixed", "isotropic", "anisotropic"]
+    e, data = with_theta(tmp_path, methods, {"isotropic": torch.tensor([0.433, 0.25])})
+    with pytest.raises(ValueError, match="anisotropic.*run the optimize stage"):
+        e.theta(data)
+
+
+def test_missing_and_broken_files_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the certify stage"):
+        read_rows(tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match="run the optimize stage"):
+        read_theta(tmp_path / "none.safetensors", [0])
+    (tmp_path / "t.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"t\.safetensors is truncated"):
+        read_theta(tmp_path / "t.safetensors", [0])
+
+
+def test_row_holds_the_certificate_in_full_precision():
+    certificate = SimpleNamespace(
+        index=4,
+        prediction=1,
+        p_a_lower=0.9,
+        count=97,
+        gap=1.2,
+        radius=0.3,
+        proxy_radius=0.6,
+        box_proxy_radius=0.5,
+        log_volume=-3.5,
+        theta=torch.tensor([0.25, 1.0]),
+        n=100,
+        alpha=0.05,
+        lattice=None,
+    )
+    made = row_of(certificate, method="anisotropic", label=2, seed=7, draws=110)
+    thetas = (made["theta_min"], made["theta_gmean"], made["theta_max"])
+    assert made["correct"] == 0 and thetas == (0.25, 0.5, 1.0)
+    assert (made["candidate"], made["draws"]) == ("anisotropic", 110)
+    assert made["arithmetic"] == "not floating-point sound"
+    assert pd.DataFrame([made]).notna().all().all()
+    certificate.lattice = 1 / 16
+    names = ("fixed", "isotropic")
+    best = SimpleNamespace(certificate=certificate, names=names, alpha=0.1, draws=500)
+    made = best_row(best, method="best", label=1, seed=7)
+    assert (made["method"], made["candidate"]) == ("best", "fixed")
+    assert (made["alpha"], made["draws"]) == (0.1, 500)
+    assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")

@@ -1,0 +1,196 @@
+"""Metrics and tables on rows whose answers are known by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from stages import ROOT, parameters, write_parameters
+
+from ancer.confidence import clopper_pearson
+from ancer.noise import LAWS
+from ancer.workspace import tables
+from ancer.workspace.experiment import Profile
+from ancer.workspace.parameters import Published
+
+ROWS = pd.DataFrame(
+    {
+        "prediction": [1, 2, -1, 0],
+        "correct": [1, 0, 0, 1],
+        "radius": [0.5, 9.0, 0.0, 1.0],
+        "proxy_radius": [0.7, 9.0, 0.0, 1.5],
+        "box_proxy_radius": [0.6, 1.0, 0.0, 1.0],
+    }
+)
+
+
+def test_certified_accuracy_counts_correct_points_at_least_that_far():
+    accuracy = tables.certified_accuracy(ROWS, [0, 0.5, 0.5000001, 1.0, 1.1])
+    assert accuracy.tolist() == [0.5, 0.5, 0.25, 0.25, 0.0]
+    assert tables.certified_accuracy(ROWS, [1.2], by="proxy_radius").tolist() == [0.25]
+
+
+def test_average_radii_ignore_wrong_predictions():
+    assert tables.summary(ROWS) == {
+        "certified accuracy": 0.5,
+        "abstained": 0.25,
+        "ACR": 0.375,
+        "AC-proxy-R": 0.55,
+        "AC-box-R": 0.4,
+    }
+
+
+@pytest.mark.parametrize(
+    "value, digits, text",
+    [
+        (0.9996, 3, "0.999"),
+        (0.57, 3, "0.570"),  # 0.57 * 1000 is 569.9999999999999 in floating point
+        (0.12551, 3, "0.125"),
+        (1.0, 3, "1.000"),
+        (-0.0001, 3, "-0.001"),
+        (1e-9, 3, "0.000"),
+    ],
+)
+def test_round_down_never_claims_more(value, digits, text):
+    assert tables.round_down(value, digits) == text
+    assert float(tables.round_down(value, digits)) <= value
+
+
+def test_round_down_on_random_numbers():
+    for value in np.random.default_rng(0).uniform(0, 3, 1000):
+        rounded = float(tables.round_down(float(value)))
+        assert rounded <= value < rounded + 0.001 + 1e-12
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """Two experiments of one scheme, a and b, with sigma 0.25 and 0.5."""
+    p = parameters()
+    base = p["experiments"]["digits-l2-025"]
+    p["experiments"] = {"a": base, "b": {**base, "sigma": 0.5}}
+    p["ablations"]["experiments"] = []
+    return Profile.open(write_parameters(tmp_path, p))
+
+
+def rows_of(radius):
+    pairs = [("fixed", tables.ALONE), ("anisotropic", tables.WITH_MEMORY)]
+    base = pd.concat([ROWS.assign(method=m, answer=a) for m, a in pairs])
+    return base.assign(radius=base["radius"] * radius)
+
+
+def certified(profile, radii, a=1.0, b=0.6):
+    rows = {"a": rows_of(a), "b": rows_of(b)}
+    return tables.certified_table(profile.experiments, rows, radii, profile.methods)
+
+
+def test_tables_take_the_best_over_sigma_column_by_column(profile):
+    each = certified(profile, [0, 0.55])
+    assert list(each["sigma"]) == [0.25, 0.25, 0.5, 0.5]
+    assert list(each["r = 0.55"]) == [0.25, 0.25, 0.25, 0.25]
+    assert list(each["ACR"]) == pytest.approx([0.375, 0.375, 0.225, 0.225])
+    best = tables.best_over_sigma(each)
+    assert list(best["method"]) == ["Fixed sigma", "Anisotropic (ANCER)"]
+    assert list(best["ACR"]) == [0.375, 0.375]
+
+
+def test_published_lines_stand_beside_ours_and_leave_out_what_they_do_not_say(profile, tmp_path):
+    entry = Published(
+        norm=2, training="augmentation", sigma=0.5, source="X 2019", accuracy={0: 0.7}, ACR=0.5
+    )
+    other = entry.model_copy(update={"sigma": 0.25, "ACR": 0.4})
+    published = tables.published_table([entry, other], [0, 0.55], "Fixed sigma")
+    assert list(published["method"]) == ["Fixed sigma"] * 2
+    table = pd.concat([certified(profile, [0, 0.55]), published], ignore_index=True)
+    best = tables.best_over_sigma(table).set_index("answer")
+    theirs = best.loc["published: X 2019", ["ACR", "AC-proxy-R", "r = 0"]]
+    assert theirs.tolist() == [0.5, 0.5, 0.7]
+    assert list(best.loc[tables.ALONE, ["ACR"]]) == [0.375]
+    tables.write_table(table, tmp_path / "T")
+    lines = (tmp_path / "T.md").read_text().splitlines()
+    line = next(line for line in lines if "X 2019" in line)
+    assert [cell.strip() for cell in line.split("|")[5:8]] == ["0.700", "", "0.500"]
+    assert len(tables.published_table([], [0], "Fixed sigma")) == 0
+
+
+def test_written_tables_agree_and_round_down(profile, tmp_path):
+    each = certified(profile, [0, 0.5], b=0.9999)
+    tables.write_table(each, tmp_path / "T1")
+    read = pd.read_csv(tmp_path / "T1.csv")
+    assert read["ACR"].tolist() == each["ACR"].tolist()  # the CSV is exact
+    markdown = (tmp_path / "T1.md").read_text()
+    # 0.3749625 rounded down
+    assert "| 0.374 |" in markdown.replace("  ", " ").replace("  ", " ")
+    latex = (tmp_path / "T1.tex").read_text()
+    assert "0.374" in latex and r"\toprule" in latex and latex.count(r"\\") == len(each) + 1
+
+
+def test_superset_share_is_over_comparable_points(profile):
+    volumes = pd.DataFrame(
+        {
+            "experiment": ["a"] * 4,
+            "against": ["fixed"] * 4,
+            "idx": range(4),
+            "comparable": [1, 1, 1, 0],
+            "superset": pd.array([1, 0, 1, None], dtype="Int64"),
+            "log_volume_gain": [2.0, -1.0, 5.0, None],
+        }
+    )
+    (line,) = tables.superset_table(volumes, "anisotropic", profile.methods).to_dict("records")
+    assert line["anisotropic against"] == "Fixed sigma"
+    assert line["points"] == 4 and line["both certified, same class"] == 3
+    assert line["superset share"] == pytest.approx(2 / 3)
+    assert line["median ln volume ratio"] == 2.0
+
+
+def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(profile):
+    """And to the best of several all of theirs, each once."""
+    folder = profile.results("timing")
+    folder.mkdir(parents=True)
+    optimize = {"isotropic": 1.0, "anisotropic": 2.0}
+    certify = dict.fromkeys(("fixed", "isotropic", "anisotropic", "best"), 4.0)
+    (folder / "a.optimize.json").write_text(json.dumps({"seconds_per_image": optimize}))
+    assert len(tables.timing_table(profile)) == 0  # certification has still to run
+    (folder / "a.certify.json").write_text(json.dumps({"seconds_per_image": certify}))
+    assert tables.timing_table(profile)["total [s]"].tolist() == [4.0, 5.0, 7.0, 7.0]
+
+
+COLUMNS = ["r = 0.5", "ACR", "AC-proxy-R"]
+
+
+@pytest.mark.parametrize("table", ["T1", "T2"])
+def test_readme_shows_the_numbers_of_the_committed_tables(table):
+    """Of each method, certificates alone; of T1 in the first half of the columns."""
+    committed = pd.read_csv(ROOT / f"results/tables/{table}.csv")
+    alone = committed[committed["answer"] == tables.ALONE]
+    readme = (ROOT / "README.md").read_text()
+    assert f"(results/tables/{table}.md)" in readme
+    shown = {}
+    for line in readme.splitlines():
+        label, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if label in set(alone["method"]):
+            shown[label] = cells[:3] if table == "T1" else cells[3:]
+    expected = {}
+    for _, line in alone.iterrows():
+        expected[line["method"]] = [tables.round_down(line[column]) for column in COLUMNS]
+    assert shown == expected
+
+
+COMMITTED = [*(ROOT / "results/rows").glob("*.csv"), *ROOT.glob("profiles/*/results/rows/*.csv")]
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED), ids=lambda path: path.stem)
+def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committed_rows(path):
+    """The bound of fixed at its share of alpha, from the same votes."""
+    rows = pd.read_csv(path)
+    provenance = json.loads(path.with_suffix(".json").read_text())
+    fixed = rows[rows["method"] == "fixed"].set_index("idx")
+    best = rows[rows["method"] == "best"].set_index("idx")
+    level = provenance["alpha"] * provenance["best_of"]["best"]["fixed"]
+    bound = clopper_pearson(fixed["count"], provenance["n"], level)
+    law = LAWS[provenance["noise"][0]](1.0)
+    gap = law.gap(torch.from_numpy(bound - 1e-7)).clamp(min=0).numpy()  # less the slack
+    assert (best["proxy_radius"] >= fixed["theta_gmean"] * gap).all() and (gap > 0).mean() > 0.5
+    assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
+    step = 1 / 16 if path.stem.startswith("digits") else 1 / 255
+    assert set(rows["arithmetic"]) == {f"lattice {step:.17g}"}
