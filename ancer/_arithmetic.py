@@ -2,6 +2,7 @@
 
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,47 +11,73 @@ import torch
 from torch.utils import deterministic
 
 
+class _Settings:
+    """Settings of the process while anybody computes: the first sets them, the last restores."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._stack = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                _set_all(self._stack)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._stack.close()
+
+
+_SETTINGS = _Settings()
+
+
 @contextmanager
 def fixed_arithmetic(device: torch.device) -> Iterator[None]:
     """Inside, the same inputs give the same outputs; the caller's settings come back.
 
     Deterministic kernels, none chosen by timing, no autocast, and float32 products in float32 (no
-    TF32, no bfloat16).
+    TF32, no bfloat16). Several threads may be inside at once: the settings are the process's, and
+    come back when the last of them leaves.
     """
+    _SETTINGS.enter()
+    try:
+        with torch.autocast(device.type, enabled=False):  # a thread's own
+            yield
+    finally:
+        _SETTINGS.leave()
+
+
+def _set_all(stack: ExitStack) -> None:
     # without it cuBLAS refuses to be deterministic
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
-    with ExitStack() as stack:
-        for product in (
-            torch.backends.cuda.matmul,
-            cudnn.conv,
-            cudnn.rnn,
-            mkldnn.matmul,
-            mkldnn.conv,
-            mkldnn.rnn,
-        ):
-            stack.enter_context(_setting(product, "fp32_precision", "ieee"))
-        stack.enter_context(_setting(cudnn, "benchmark", False))
-        stack.enter_context(_setting(cudnn, "deterministic", True))
-        # filling is a debugging aid that takes 3 % of the time
-        stack.enter_context(_setting(deterministic, "fill_uninitialized_memory", False))
-        stack.callback(torch.use_deterministic_algorithms, enabled, warn_only=warn_only)
-        torch.use_deterministic_algorithms(True)
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        yield
+    for product in (
+        torch.backends.cuda.matmul,
+        cudnn.conv,
+        cudnn.rnn,
+        mkldnn.matmul,
+        mkldnn.conv,
+        mkldnn.rnn,
+    ):
+        _set(stack, product, "fp32_precision", "ieee")
+    _set(stack, cudnn, "benchmark", False)
+    _set(stack, cudnn, "deterministic", True)
+    # filling is a debugging aid that takes 3 % of the time
+    _set(stack, deterministic, "fill_uninitialized_memory", False)
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    stack.callback(torch.use_deterministic_algorithms, enabled, warn_only=warn_only)
+    torch.use_deterministic_algorithms(True)
 
 
-@contextmanager
-def _setting(owner: object, name: str, value: object) -> Iterator[None]:
-    before = getattr(owner, name)
+def _set(stack: ExitStack, owner: object, name: str, value: object) -> None:
+    stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 @contextmanager

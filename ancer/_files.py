@@ -26,21 +26,17 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one piece, and its folder where there is none."""
-    part = path.with_suffix(path.suffix + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        _replace(part, path)
+    write_bytes(path, text.encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file in one piece, and its folder where there is none."""
-    part = path.with_suffix(".part")
+    """Write a safetensors file in one piece, and its folder where there is none.
+
+    It is made on the disk: tensors may be larger than the memory.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _part(path) as part:
         save_file(plain, part, metadata=metadata)
-        _replace(part, path)
 
 
 def write_state(path: Path, state: dict) -> None:
@@ -48,20 +44,33 @@ def write_state(path: Path, state: dict) -> None:
 
     `torch.load(path, weights_only=True)` reads them.
     """
-    part = path.with_suffix(".part")
+    buffer = BytesIO()
+    torch.save(state, buffer)  # to a file it would turn the disk's error into one of its own
+    write_bytes(path, buffer.getbuffer())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file in one piece, and its folder where there is none."""
+    with _part(path) as part, open(part, "wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A fresh file beside `path` that takes its place when it is on the disk.
+
+    A machine that is lost leaves the old file or the new one; a link that somebody put in the way
+    is not followed.
+    """
+    part = path.with_name(f"{path.name}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = BytesIO()
-        torch.save(state, buffer)  # to a file it would turn the disk's error into one of its own
-        part.write_bytes(buffer.getbuffer())
-        _replace(part, path)
-
-
-def _replace(part: Path, path: Path) -> None:
-    """`part` becomes `path` once it is on the disk: a lost machine leaves the old or the new."""
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+        part.unlink(missing_ok=True)  # of a run that was killed
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from ancer.classifier import Classifier, Evaluation, as_classifier
+from ancer.classifier import Classifier, Evaluation
 from ancer.confidence import anytime_lower, clopper_pearson
 from ancer.noise import Noise, gap_of
 from ancer.regions.region import ABSTAIN, Region
@@ -182,17 +182,20 @@ def _until_stopped(
         counts[images] = count
 
         # 2. whether a rule stops here
-        running = Running(
-            noise=queries.law,
-            count=count,
-            drawn=drawn,
-            n=n,
-            lower=bound,
-            attainable=anytime_lower(count + n - drawn, n, alpha / 2) - slack,
-            theta_min=queries.theta_min[images],
-            theta_gmean=queries.theta_gmean[images],
-        )
-        tally.stop(np.any([rule(running) for rule in rules], axis=0))
+        stopped = np.zeros(len(images), dtype=bool)
+        for rule in rules:
+            running = Running(  # its own copies: a rule only looks
+                noise=type(queries.law)(queries.theta[images].clone()),
+                count=count.copy(),
+                drawn=drawn.copy(),
+                n=n,
+                lower=bound.copy(),
+                attainable=anytime_lower(count + n - drawn, n, alpha / 2) - slack,
+                theta_min=queries.theta_min[images],
+                theta_gmean=queries.theta_gmean[images],
+            )
+            stopped |= rule(running)
+        tally.stop(stopped)
     return Bounds(classes, counts, tally.drawn, lower)
 
 
@@ -220,7 +223,8 @@ def certificates(queries: Queries, bounds: Bounds, alpha: float) -> list[Certifi
     gaps = gap_of(queries.law, p_a_lower)
     certified = ~bounds.abstains() & (gaps > 0)
     x = queries.x.cpu()
-    theta = queries.theta.detach().cpu()
+    theta = queries.theta.cpu()
+    evaluation = queries.evaluation
     found = []
     for i, index in enumerate(queries.indices):
         certificate = Certificate(
@@ -228,14 +232,14 @@ def certificates(queries: Queries, bounds: Bounds, alpha: float) -> list[Certifi
             prediction=int(bounds.classes[i]) if certified[i] else ABSTAIN,
             p_a_lower=float(p_a_lower[i]),
             gap=float(gaps[i]) if certified[i] else 0.0,
-            center=x[i],
-            theta=theta[i],
+            center=x[i].clone(),  # its own: nobody else can change it
+            theta=theta[i].clone(),
             norm=queries.law.norm,
             count=int(bounds.counts[i]),
             n=int(bounds.draws[i]),
             alpha=alpha,
             lattice=queries.lattice,
-            evaluation=queries.classifier.evaluation,
+            evaluation=evaluation,
         )
         found.append(certificate)
     return found
@@ -267,14 +271,14 @@ def predict(
     Raises ValueError, before any work, on arguments outside their domain.
     """
     clopper_pearson(0, n, alpha)  # the domains of n and alpha
-    classifier = as_classifier(model)
-    if evaluation is not None and evaluation != classifier.evaluation:
+    smoothed = SmoothedClassifier(model, noise, lattice=lattice if exact else None)
+    queries = smoothed.queries(x, indices)
+    if evaluation is not None and evaluation != queries.evaluation:
         raise ValueError(
             "the certificates are of another evaluation: "
-            f"{_differences(classifier.evaluation, evaluation)}: evaluate as they were"
+            f"{_differences(queries.evaluation, evaluation)}: evaluate as they were"
         )
-    smoothed = SmoothedClassifier(classifier, noise, lattice=lattice if exact else None)
-    counts = smoothed.counts(x, n, seed=seed, purpose="predict", indices=indices)
+    counts = queries.counts(n, seed=seed, purpose="predict")
     top, classes = counts.topk(min(2, counts.shape[1]), dim=1)
     answers = torch.full((len(x),), ABSTAIN)
     for i, votes in enumerate(top):

@@ -2,22 +2,26 @@
 
 import copy
 import hashlib
+import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from ancer._arithmetic import enough_memory, fixed_arithmetic, machine
+from ancer._identity import Identity
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """All that the votes of a classifier depend on, beside the images and the noise."""
 
-    model: str  # sha256 of structure (as printed), parameters and buffers
+    model: str  # sha256 of structure, weights and attributes (see `_identity`)
+    probe: str  # sha256 of its outputs on a fixed batch: what else they hang on
     outputs: str
     dtype: str
     memory_format: str
@@ -42,6 +46,10 @@ class Classifier:
     exactly so many.
     fold: batch normalisation folded into the convolutions before it, for a module that torch.fx can
     trace.
+
+    Certificates speak of one fixed function, image by image. So, before votes count, one batch is
+    evaluated twice and its rows once in other company and order (see `checked`), and a network that
+    answers otherwise is refused.
 
     Raises ValueError on another value.
 
@@ -74,6 +82,10 @@ class Classifier:
             self.module = _folded(self.module)
         self.module.to(dtype=self.dtype)
         self.module.to(memory_format=self.memory_format)
+        self._identity = Identity()
+        self._probes: dict[tuple, str] = {}  # hashes of outputs, by identity and shape
+        self._checked = ""  # the identity whose rows were found to be independent
+        self._classes: int | None = None  # columns of its outputs, once known
 
     @property
     def device(self) -> torch.device:
@@ -82,22 +94,33 @@ class Classifier:
             return tensor.device
         return torch.device("cpu")
 
-    @cached_property
-    def evaluation(self) -> Evaluation:
-        """What certificates record, and what `predict` compares."""
-        digest = hashlib.sha256(repr(self.module).encode())
-        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            numbers = tensor.cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(numbers.numpy().tobytes())
+    def evaluation(self, shape: Sequence[int]) -> Evaluation:
+        """What certificates of images of this shape record, and what `predict` compares.
+
+        Computed anew: a module that was changed has another one. It covers what `_identity` lists,
+        and the outputs on a fixed batch; a change that shows in neither is not noticed.
+        """
+        model = self._identity.of(self.module)
+        key = (model, tuple(shape))
+        if key not in self._probes:
+            self._probes[key] = self._probe(shape)
         return Evaluation(
-            model=digest.hexdigest(),
+            model=model,
+            probe=self._probes[key],
             outputs=self.outputs,
             dtype=str(self.dtype).removeprefix("torch."),
             memory_format=str(self.memory_format).removeprefix("torch."),
             batch_size=self.batch_size,
             **machine(self.device),
         )
+
+    def _probe(self, shape: Sequence[int]) -> str:
+        stream = torch.Generator().manual_seed(0)
+        few = torch.rand((min(4, self.batch_size), *shape), generator=stream)
+        batch = few[torch.arange(self.batch_size) % len(few)].to(self.device)
+        with torch.no_grad(), self.fixed_arithmetic(), self.enough_memory():
+            outputs = self(batch)[: len(few)].double()
+        return hashlib.sha256(outputs.cpu().numpy().tobytes()).hexdigest()
 
     def fixed_arithmetic(self) -> AbstractContextManager[None]:
         """Inside, the same inputs give the same outputs; the caller's settings come back."""
@@ -115,31 +138,111 @@ class Classifier:
         return inputs
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The module's outputs (B, K) in float32 for inputs (B, ...).
+        """The module's outputs (B, K) for inputs (B, ...), in the numbers in which it returns them.
 
-        Raises ValueError for outputs of another shape, NaN or infinity.
+        Raises ValueError for outputs of another shape or number of classes than before, complex
+        ones, NaN or infinity, and probabilities that are none.
         """
         outputs = self.module(self.as_input(inputs))
         _check_shape(outputs, len(inputs))
-        outputs = outputs.float()
+        if self._classes not in (None, outputs.shape[1]):
+            raise ValueError(
+                f"the model returned {outputs.shape[1]} classes, {self._classes} before: their "
+                "number must be fixed"
+            )
+        self._classes = outputs.shape[1]
+        if outputs.is_complex() or outputs.dtype == torch.bool:
+            raise ValueError(f"the model must return real numbers, found {outputs.dtype}")
         if not torch.isfinite(outputs).all():
             raise ValueError(
                 "the model returned NaN or infinite outputs: check its weights and its dtype"
             )
+        if self.outputs == "probabilities":
+            _check_probabilities(outputs)
         return outputs
 
     def probabilities(self, inputs: Tensor) -> Tensor:
-        """Class probabilities (B, K): softmax of logits, or the outputs themselves, checked."""
+        """Class probabilities (B, K): softmax of logits, or the outputs themselves."""
+        return self.as_probabilities(self(inputs))
+
+    def as_probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, K) as class probabilities, in float32 or finer."""
+        if outputs.dtype != torch.float64:
+            outputs = outputs.float()
+        return outputs.softmax(dim=1) if self.outputs == "logits" else outputs
+
+    def checked(self, inputs: Tensor) -> Tensor:
+        """The outputs for a full batch; the first time, after a check that rows stand alone.
+
+        The batch is evaluated a second time, and its rows once more, every other one in reversed
+        order among other rows: two passes more for each classifier. Raises ValueError for a network
+        that draws random numbers, that changes while it is evaluated (its buffers or attributes),
+        that answers the same batch differently, or whose answer to a row depends on the rows beside
+        it by more than rounding. Not noticed: a change that shows later, a dependence below
+        rounding (2^-6 of the largest output in bfloat16, 1e-4 in float32), or one that these rows
+        do not show.
+        """
+        before = self._identity.of(self.module)
+        if self._checked == before:
+            return self(inputs)
+        chance = _random_state(self.device)
         outputs = self(inputs)
-        if self.outputs == "logits":
-            return outputs.softmax(dim=1)
-        off = (outputs.detach().sum(dim=1) - 1).abs().max()
-        if outputs.min() < -1e-3 or off > 2e-2:  # bfloat16 probabilities sum to 1 +- 1 %
+        if _random_state(self.device) != chance:
             raise ValueError(
-                "the model was declared to return probabilities, but a row is negative or does not "
-                "sum to 1: use outputs='logits'"
+                "the model draws random numbers (dropout left on?): a certificate is for a fixed "
+                "function"
             )
+        again = self(inputs)
+        self._check_company(inputs, outputs)
+        if self._identity.of(self.module) != before:
+            raise ValueError(
+                "the model changes while it is evaluated (batch normalisation in train mode, a "
+                "buffer or attribute that counts calls?): a certificate is for a fixed function"
+            )
+        if not torch.equal(outputs, again):
+            raise ValueError(
+                "the model answers the same batch differently from call to call: a certificate is "
+                "for a fixed function"
+            )
+        self._checked = before
         return outputs
+
+    def _check_company(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Raise ValueError unless rows get the same outputs in other company and order."""
+        mixed = inputs.flip(0)
+        mixed[1::2] = 1 - mixed[1::2]
+        kept = self(mixed)[::2]
+        rounding = 2**-6 if self.dtype == torch.bfloat16 else 1e-4
+        off = (kept.double() - outputs.flip(0)[::2].double()).abs().max()
+        if off > rounding * max(1.0, outputs.abs().max().item()):
+            raise ValueError(
+                f"the model's outputs for a row change by {off:.2g} with the other rows of its "
+                "batch (batch normalisation without running statistics, or in train mode?): a "
+                "certificate is for each image alone"
+            )
+
+
+def _check_probabilities(outputs: Tensor) -> None:
+    off = (outputs.detach().double().sum(dim=1) - 1).abs().max()
+    if outputs.min() < -1e-3 or off > 2e-2:  # bfloat16 probabilities sum to 1 +- 1 %
+        raise ValueError(
+            "the model was declared to return probabilities, but a row is negative or does not "
+            "sum to 1: use outputs='logits'"
+        )
+
+
+def _random_state(device: torch.device) -> tuple:
+    """The states of the generators that a network may draw from."""
+    _, words, position, *_ = np.random.get_state()  # noqa: NPY002, the one that others use
+    states = (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        np.asarray(words).tobytes(),
+        position,
+    )
+    if device.type == "cuda":
+        return *states, torch.cuda.get_rng_state(device).numpy().tobytes()
+    return states
 
 
 def as_classifier(model: nn.Module | Classifier) -> Classifier:

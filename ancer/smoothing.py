@@ -5,13 +5,13 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancer.classifier import Classifier, as_classifier, check_images
+from ancer.classifier import Classifier, Evaluation, as_classifier, check_images
 from ancer.noise import Noise, check_on_lattice, positive
 
 # Noise is drawn in blocks of this many draws, each block of one image whole: a generator's stream
@@ -19,6 +19,7 @@ from ancer.noise import Noise, check_on_lattice, positive
 # size.
 BLOCK = 100
 ALONE = 2**15  # numbers of one draw below which another thread costs more than it saves
+TWISTER = 24  # bytes before the Mersenne Twister's words in the state of a generator
 PURPOSES = {"train": 0, "select": 1, "certify": 2, "predict": 3, "search": 4, "ascent": 5}
 
 
@@ -32,9 +33,27 @@ def generator(seed: int, purpose: str, index: int, device: torch.device) -> torc
     index = operator.index(index)
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise ValueError(f"seed and image index must lie in 0..2^64-1, found {seed} and {index}")
-    words = np.array([seed, PURPOSES[purpose], index], dtype=np.uint64).view(np.uint32)
-    entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(entropy >> 1))
+    if device.type != "cpu":  # Philox: its key is all 64 bits of a seed
+        words = _words(seed, purpose, index)[:2]
+        return torch.Generator(device).manual_seed(int(words.view(np.uint64)[0]))
+    made = torch.Generator()
+    made.set_state(_initial_state(seed, purpose, index))
+    return made
+
+
+def _words(seed: int, purpose: str, index: int) -> np.ndarray:
+    """The 624 words of a Mersenne Twister, from a hash of all bits of the arguments."""
+    entropy = np.array([seed, PURPOSES[purpose], index], dtype=np.uint64).view(np.uint32)
+    return np.random.SeedSequence(entropy, pool_size=8).generate_state(624)
+
+
+@lru_cache(maxsize=2**12)
+def _initial_state(seed: int, purpose: str, index: int) -> Tensor:
+    """The state of PyTorch's CPU generator, of which `manual_seed` would fill 32 bits only."""
+    state = torch.Generator().manual_seed(0).get_state()
+    twister = state.numpy()[TWISTER : TWISTER + 8 * 624]  # 64 bits for each word
+    twister.view(np.uint64)[:] = _words(seed, purpose, index)
+    return state
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +109,11 @@ class Queries:
         steps = (self.theta / self.lattice).expand_as(self.x)
         return np.array(list(map(self.law.slack, steps)))
 
+    @property
+    def evaluation(self) -> Evaluation:
+        """How the classifier is evaluated on such images."""
+        return self.classifier.evaluation(self.x.shape[1:])
+
     def stream(self, seed: int, purpose: str) -> "Stream":
         """Their noisy copies under the noise of one purpose."""
         return Stream(self, seed, purpose)
@@ -131,13 +155,15 @@ class SmoothedClassifier:
         check_images(x)
         if self.lattice is not None:
             check_on_lattice(x, self.lattice)
-        x = x.detach().to(self.classifier.device)
+        with torch.inference_mode(False):  # their own tensors: whose were given may change
+            x = x.detach().to(self.classifier.device, copy=True)
+            theta = self.noise.theta_for(x, self.lattice).detach().clone()
         return Queries(
             classifier=self.classifier,
-            law=self.noise,
+            law=type(self.noise)(theta),
             x=x,
             indices=image_indices(x, indices),
-            theta=self.noise.theta_for(x, self.lattice),
+            theta=theta,
             lattice=self.lattice,
         )
 
@@ -157,7 +183,8 @@ class SmoothedClassifier:
         """Mean class probabilities over n noisy copies of each image x: float64 (B, K)."""
         _check_draws(n)
         stream = self.queries(x, indices).stream(seed, purpose)
-        return stream.total([n] * len(x), Classifier.probabilities).double() / n
+        total = stream.total([n] * len(x), self.classifier.as_probabilities)
+        return total.double() / n
 
 
 class Stream:
@@ -175,18 +202,17 @@ class Stream:
         All but the last draws of an image must be multiples of BLOCK: what is left of a block is
         dropped.
         """
-        return self.total(draws, lambda classifier, inputs: _one_hot(classifier(inputs)))
+        return self.total(draws, _one_hot)
 
-    def total(
-        self, draws: Sequence[int], evaluate: Callable[[Classifier, Tensor], Tensor]
-    ) -> Tensor:
-        """Sum of evaluate(classifier, copies) over the next draws[i] copies of image i: (B, K)."""
+    def total(self, draws: Sequence[int], value: Callable[[Tensor], Tensor]) -> Tensor:
+        """Sum of value(outputs), (rows, K), over the next draws[i] copies of image i: (B, K)."""
         classifier = self.queries.classifier
         total = None
-        with torch.inference_mode(), classifier.fixed_arithmetic(), classifier.enough_memory():
+        # a network that works with gradients itself may: no inference mode
+        with torch.no_grad(), classifier.fixed_arithmetic(), classifier.enough_memory():
             for owners, inputs in self._batches(draws):
                 # the rest of the last batch is padding
-                values = evaluate(classifier, inputs)[: len(owners)]
+                values = value(classifier.checked(inputs))[: len(owners)]
                 if values.dtype != torch.int64:
                     values = values.double()
                 if total is None:

@@ -1,7 +1,9 @@
 """One split of a data set, as a tensor plus indices."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,10 +55,31 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def digests(self) -> list[str]:
+        """Of each image and its label, 16 hexadecimal digits: what results of it are tied to."""
+        found = []
+        for image, label in zip(self.images, self.labels.tolist(), strict=True):
+            digest = hashlib.sha256(f"{tuple(image.shape)} {label}".encode())
+            digest.update(image.contiguous().numpy().tobytes())
+            found.append(digest.hexdigest()[:16])
+        return found
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all images and labels, their numbers, the classes and the lattice."""
+        content = (list(self.classes), self.lattice, self.indices, self.digests)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
     @property
     def indices(self) -> list[int]:
         """The images' numbers, as a list."""
         return self.index.tolist()
+
+    @property
+    def digest_of(self) -> dict[int, str]:
+        """The images' digests by their numbers."""
+        return dict(zip(self.indices, self.digests, strict=True))
 
     def take(self, numbers: Sequence[int]) -> "Dataset":
         """The part with these image numbers, in their order.

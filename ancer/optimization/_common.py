@@ -31,7 +31,13 @@ def in_groups(
             f"batch_size {classifier.batch_size} is below {draws} draws: raise it or lower draws"
         )
     found = []
-    with torch.enable_grad(), classifier.enough_memory():
+    # one arithmetic, whatever the caller's autocast or inference mode
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        classifier.fixed_arithmetic(),
+        classifier.enough_memory(),
+    ):
         for first in range(0, len(queries), size):
             found.append(ascend(queries.part(slice(first, first + size))))
     return torch.cat(found).to(x.device)

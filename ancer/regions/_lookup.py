@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ancer.regions._geometry import ENOUGH, U, bound, distance, gamma, scaled_norm
-from ancer.regions._records import RecordFile
+from ancer.regions._record_file import RecordFile
 from ancer.regions.region import ABSTAIN
 
 Stored = tuple[RecordFile, int]  # one region: its file and its row there

@@ -1,64 +1,60 @@
-"""Where a memory keeps its regions: mapped files that only grow; a kill leaves them whole."""
+"""Where a memory keeps its regions: mapped files that only grow; a kill leaves them whole.
+
+Every record carries a checksum under its memory's key, its file and its row, so that a record that
+was altered, moved or taken from another memory is noticed when the folder is opened.
+"""
 
 import contextlib
 import json
 import math
 import os
+import secrets
 import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import portalocker
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ancer.regions._geometry import SMALLEST
+from ancer.regions._record_file import CHECK, RecordFile, checksum
 
-FORMAT = "ancer memory 1"
+FORMAT = "ancer memory 2"
 KINDS = ("isotropic", "anisotropic")  # the files of regions with one axis, and with n
-HEADER = 4096  # bytes of the file "owner": whose memory it is, in JSON; last, the two counts
-COUNTS = 16  # bytes of these
-CHUNK = 2**16  # numbers handled at once: temporaries stay in the processor's cache
+HEADER = 4096  # bytes of the file "owner" before the counts: whose memory it is, in JSON
+COUNTS = 16 + CHECK  # bytes of the two counts and of the checksum of owner and counts
 
 
 class Records:
     """The regions of one memory: in a folder, for one process at a time, or in temporary files.
 
-    owner: what the memory is bound to; `start` adds norm, shape and number format. The counts of
-    regions in the file "owner" are written after the regions themselves: a kill in between leaves
-    bytes that do not count and that the next region overwrites. Raises ValueError for a folder that
-    is damaged or another owner's, RuntimeError for one in use, MemoryError beyond limit bytes.
+    owner: what the memory is bound to; `start` adds the rest. The counts of regions in the file
+    "owner" are written after the regions themselves: a kill in between leaves a region that is
+    counted when the folder is opened, or bytes that do not count and that the next region
+    overwrites. Opening reads everything once, to compare the checksums.
+
+    Raises ValueError for a folder that is damaged or another owner's, RuntimeError for one in use,
+    MemoryError beyond limit bytes.
     """
 
     def __init__(self, owner: dict, *, path: Path | None, limit: int):
-        self.owner = {"format": FORMAT, **owner}
+        self.owner = {"format": FORMAT, "key": secrets.token_hex(16), **owner}
         self.path = path
         self.limit = limit
         self.files: list[RecordFile] = []
         self._resources = contextlib.ExitStack()
         self.close = weakref.finalize(self, self._resources.close)
         if path is not None:
-            self._lock(path)
+            self._index = self._resources.enter_context(_locked(path))
             try:
-                if (path / "owner").exists():
-                    self._open(*self._read(path / "owner"))
+                self._continue(path)
             except BaseException:
                 self.close()  # whoever repairs the folder finds it free
                 raise
-
-    def _lock(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / "lock", thread_local=False)  # whichever thread closes it
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RuntimeError(
-                f"the memory in {path} is in use: all queries must share one"
-            ) from None
-        self._resources.callback(lock.release)
 
     def __len__(self) -> int:
         return int(self._counts().sum())
@@ -71,19 +67,13 @@ class Records:
         """Bytes that the regions take."""
         return sum(file.nbytes for file in self.files)
 
-    def start(self, **owner) -> None:
+    def start(self, **owner: Any) -> None:
         """Begin a new memory."""
         self.owner |= owner
         if self.path is not None:
-            if any((self.path / kind).exists() for kind in KINDS):
-                raise ValueError(
-                    f"{self.path} holds regions whose owner is lost: choose another folder"
-                )
-            draft = self.path / "owner.draft"
-            text = json.dumps(self.owner).encode()
-            draft.write_bytes(text.ljust(HEADER - COUNTS) + bytes(COUNTS))
-            draft.replace(self.path / "owner")  # whole or not at all
-        self._open(self.owner, [0, 0])
+            _refuse_lost_owner(self.path)
+        self._open([0, 0])
+        self._write_owner()
 
     def append(self, prediction: int, b: Tensor, x: Tensor) -> Tensor:
         """Store a region of axes b round x; returns the axes as stored: at most b, 0 if too small.
@@ -108,34 +98,38 @@ class Records:
         # 3. then count it
         if self.path is not None:
             os.fsync(file.file.fileno())
-            self._index.seek(HEADER - COUNTS)
-            self._index.write(self._counts().tobytes())
-            self._index.flush()
-            os.fsync(self._index.fileno())
+            self._write_owner()
         return axes.double()
 
-    def _read(self, path: Path) -> tuple[dict, list[int]]:
-        """The stored owner, checked against ours, and the counts of regions."""
-        head = path.read_bytes()
-        try:
-            owner = json.loads(head[: HEADER - COUNTS])
-            counts = np.frombuffer(head[HEADER - COUNTS :], "<i8").tolist()
-            ours = owner["format"] == FORMAT and len(counts) == len(KINDS)
-        except (ValueError, TypeError, KeyError):
-            ours = False
-        if not ours:
-            raise ValueError(f"{path} is damaged or no memory of ancer: choose another folder")
-        for key, value in self.owner.items():
-            if value is not None and owner[key] != value:
-                raise ValueError(
-                    f"the memory in {path.parent} was made for {key} {owner[key]!r}, "
-                    f"not {value!r}: choose another folder"
-                )
-        return owner, counts
+    def _write_owner(self) -> None:
+        if self.path is not None:
+            self._index.seek(0)
+            self._index.write(_owner_bytes(self.owner, self._counts()))
+            self._index.flush()
+            os.fsync(self._index.fileno())
 
-    def _open(self, owner: dict, counts: list[int]) -> None:
+    def _continue(self, path: Path) -> None:
+        """Open the regions that are there, if any."""
+        head = self._index.read()
+        if not head:
+            return
+        owner, counts = _read_owner(path / "owner", head)
+        for key, value in self.owner.items():
+            if key != "key" and value is not None and owner[key] != value:
+                raise ValueError(
+                    f"the memory in {path} was made for {key} {owner[key]!r}, not {value!r}: "
+                    "choose another folder"
+                )
         self.owner = owner
-        n = math.prod(owner["shape"])
+        self._open(counts)
+        for file in self.files:
+            file.check()
+        for file in self.files:
+            file.count_complete()
+        self._write_owner()
+
+    def _open(self, counts: list[int]) -> None:
+        n = math.prod(self.owner["shape"])
         for kind, width, count in zip(KINDS, (1, n), counts, strict=True):
             file: BinaryIO
             if self.path is None:
@@ -144,83 +138,85 @@ class Records:
                 (self.path / kind).touch()
                 file = open(self.path / kind, "r+b")
             self._resources.callback(file.close)
-            self.files.append(RecordFile(file, count, width, n, owner["number"]))
-        if self.path is not None:
-            self._index = self._resources.enter_context(open(self.path / "owner", "r+b"))
+            key = f"{self.owner['key']} {kind}"
+            self.files.append(RecordFile(file, count, width, n, self.owner["number"], key))
 
 
-class RecordFile:
-    """Regions of `width` axes each, round centers of n numbers, in one file.
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The file "owner" of a folder, made if need be, locked as long as it is open."""
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path / "owner", os.O_RDWR | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "r+b") as file:
+        try:
+            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        except portalocker.LockException:
+            raise RuntimeError(
+                f"the memory in {path} is in use: all queries must share one"
+            ) from None
+        yield file
 
-    predictions, largest: class and largest axis of each region, (count,), in main memory.
+
+def _refuse_lost_owner(path: Path) -> None:
+    for kind in KINDS:
+        file = path / kind
+        if file.exists() and file.stat().st_size:
+            raise ValueError(f"{path} holds regions whose owner is lost: choose another folder")
+
+
+def _owner_bytes(owner: dict, counts: np.ndarray) -> bytes:
+    content = json.dumps(owner).encode().ljust(HEADER) + counts.astype("<i8").tobytes()
+    return content + checksum(owner["key"], content)
+
+
+def _read_owner(path: Path, head: bytes) -> tuple[dict, list[int]]:
+    """The stored owner and the counts of regions."""
+    try:
+        owner = json.loads(head[:HEADER])
+        counts = np.frombuffer(head[HEADER : HEADER + 16], "<i8").tolist()
+        ours = owner["format"] == FORMAT and len(counts) == len(KINDS)
+        whole = head[HEADER + 16 :] == checksum(owner["key"], head[: HEADER + 16])
+    except (ValueError, TypeError, KeyError):
+        ours = False
+    if not ours or not whole:
+        raise ValueError(f"{path} is damaged or no memory of ancer: choose another folder")
+    return owner, counts
+
+
+def salvage(path: Path, to: Path) -> tuple[int, int]:
+    """Copy the undamaged records of a folder into a new one; how many were kept, and lost.
+
+    Raises ValueError where the owner's name and key cannot be read: without them no record can be
+    told from a damaged one.
     """
+    with _locked(path) as index:
+        head = index.read()
+        try:
+            owner = json.loads(head[:HEADER])
+            fresh = {name: owner[name] for name in owner if name not in ("format", "key")}
+            n = math.prod(owner["shape"])
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"the owner of {path} cannot be read: nothing can be kept") from None
+        records = Records(fresh, path=to, limit=2**63)
+        records.start()
+        lost = 0
+        for kind, width in zip(KINDS, (1, n), strict=True):
+            if (path / kind).exists():
+                lost += _copy_valid(path / kind, width, n, owner, records)
+        kept = len(records)
+        records.close()
+    return kept, lost
 
-    def __init__(self, file: BinaryIO, count: int, width: int, n: int, number: str):
-        self.record = np.dtype(
-            [("prediction", "<i8"), ("axes", number, (width,)), ("center", number, (n,))]
-        )
-        self.file = file
-        self.count = count
-        self.n = n
-        size = os.fstat(file.fileno()).st_size
-        if size < count * self.record.itemsize:
-            raise ValueError(
-                f"{file.name} is truncated: {size} bytes for {count} regions of "
-                f"{self.record.itemsize}; restore it: a memory that forgets is not sound"
-            )
-        self._map()
-        self.predictions = torch.from_numpy(np.array(self._regions["prediction"][:count]))
-        largest = self._regions["axes"][:count].max(-1)
-        self.largest = torch.from_numpy(largest.astype("f8"))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that they take."""
-        return self.count * self.record.itemsize
-
-    def _map(self) -> None:
-        """Map the file with room for as many regions again: a hole takes no disk until used."""
-        self._capacity = max(16, 2 * self.count)
-        self.file.truncate(self._capacity * self.record.itemsize)
-        mapped = np.memmap(self.file, self.record, "r+", shape=(self._capacity,))
-        self._regions = mapped.view(np.ndarray)
-
-    def append(self, prediction: int, axes: Tensor, center: Tensor) -> None:
-        """Write a region; axes and center in the file's number format."""
-        if self.count == self._capacity:
-            self._map()
-        region = np.zeros((), self.record)
-        region["prediction"] = prediction
-        region["axes"] = axes.numpy()
-        region["center"] = center.numpy()
-        self.file.seek(self.count * self.record.itemsize)
-        self.file.write(region.tobytes())
-        self.file.flush()
-        self.predictions = torch.cat([self.predictions, torch.tensor([prediction])])
-        self.largest = torch.cat([self.largest, axes.max().double()[None]])
-        self.count += 1
-
-    def distances(self, x: Tensor, p: int) -> Tensor:
-        """||center - x||_p of each region, (count,)."""
-        step = max(1, CHUNK // self.n)
-        centers = self._regions["center"][: self.count]
-        distances = x.new_zeros(self.count)
-        room = x.new_zeros(step, self.n)  # once: fresh memory costs page faults
-        for i in range(0, self.count, step):
-            part = torch.from_numpy(centers[i : i + step])
-            u = torch.sub(part, x, out=room[: len(part)])
-            distances[i : i + step] = torch.linalg.vector_norm(u, p, dim=-1)
-        return distances
-
-    def chunks(self, where: Tensor) -> Iterator[np.ndarray]:
-        """The rows where it is true, a few at a time."""
-        rows = where.nonzero()[:, 0].numpy()
-        step = max(1, CHUNK // self.n)
-        for i in range(0, len(rows), step):
-            yield rows[i : i + step]
-
-    def load(self, rows: np.ndarray | list[int], x: Tensor) -> tuple[Tensor, Tensor]:
-        """center - x, (m, n), and axes, (m, n) or (m, 1), of m rows: fresh float64 tensors."""
-        center = torch.from_numpy(self._regions["center"][rows])
-        axes = torch.from_numpy(self._regions["axes"][rows])
-        return center - x, axes.double()
+def _copy_valid(path: Path, width: int, n: int, owner: dict, records: Records) -> int:
+    """Append the valid records of a file; the number of others."""
+    lost = 0
+    with open(path, "r+b") as file:
+        key = f"{owner['key']} {path.name}"
+        found = RecordFile(file, 0, width, n, owner["number"], key)
+        for row in range(found.capacity):
+            if found.valid(row):
+                records.append(*found.stored(row))
+            elif not found.empty(row):
+                lost += 1
+    return lost

@@ -2,21 +2,20 @@
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ancer.regions._geometry import axes_outside, largest_inside
 from ancer.regions._lookup import Lookup, Stored
-from ancer.regions._records import Records
+from ancer.regions._records import Records, salvage
 from ancer.regions.region import ABSTAIN, SHRINKS, Region, region_or_none
 
 if TYPE_CHECKING:  # certificates are only read
     from ancer.certification import Certificate
-    from ancer.classifier import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +64,20 @@ class Memory:
     plain predictions too, must pass through the one memory, with their theta fixed before the noise
     of their certification was drawn.
 
-    model, dtype: identity of the classifier (such as its checkpoint's sha256) and of its
-    arithmetic; needed with a path. norm: 1 or 2; by default the first certificate's. strict: see 3.
-    shrink: "direction" keeps far more volume, "uniform" the region's shape. limit: the bytes that
-    regions may take; beyond it, MemoryError is raised and nothing is answered. path: folder that
-    keeps the memory from run to run, open in one process at a time; each answer is on disk before
-    it is given, so that a kill loses none. Without it the memory is a temporary file. Both are
-    memory-mapped: the system keeps in main memory what fits. Raises ValueError if the folder is
-    damaged or belongs to another model, dtype, norm or strictness.
+    norm: 1 or 2; by default the first certificate's. strict: see 3. shrink: "direction" keeps far
+    more volume, "uniform" the region's shape. limit: the bytes that regions may take; beyond it,
+    MemoryError is raised and nothing is answered. path: folder that keeps the memory from run to
+    run, open in one process at a time; each answer is on disk before it is given, so that a kill
+    loses none. Without it the memory is a temporary file. Both are memory-mapped: the system keeps
+    in main memory what fits.
+
+    A memory serves one classifier: the first certificate's `evaluation` is kept, with the regions
+    where there is a path, and certificates of another are refused; with a path each must name one.
+    A folder is read whole when it is opened, and every record compared with its checksum. An older
+    copy of a whole folder is not noticed: nothing in it says that there was more.
+
+    Raises ValueError if the folder is damaged (`Memory.salvage` keeps what is not) or belongs to
+    another norm or strictness, RuntimeError where it is in use.
 
     Regions are stored in the dtype of the first center, float32 or float64, with axes rounded down
     and reported so. At n = 150,528 and float32, 10,000 regions take 6.0 GB if isotropic, 12.0 GB if
@@ -86,8 +91,6 @@ class Memory:
     def __init__(
         self,
         *,
-        model: str = "",
-        dtype: str = "",
         norm: int | None = None,
         strict: bool = True,
         shrink: str = "direction",
@@ -100,23 +103,36 @@ class Memory:
             raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
         if not limit > 0:
             raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
-        if path is not None and not (model and dtype):
-            raise ValueError(
-                "a memory with a path needs model= and dtype=: it serves one classifier only"
-            )
         self.shrink = shrink
-        owner = {"model": model, "dtype": dtype, "strict": strict, "norm": norm}
         folder = None if path is None else Path(path)
+        owner = {"strict": strict, "norm": norm}
         self._records = Records(owner, path=folder, limit=limit)
-        self._evaluation: Evaluation | None = None  # of the first certificate that names one
+        # of the first certificate that names one
+        self._evaluation: dict[str, Any] | None = self._records.owner.get("evaluation")
         self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    @staticmethod
+    def salvage(path: str | os.PathLike, to: str | os.PathLike) -> tuple[int, int]:
+        """Keep what is undamaged of a memory's folder in a new one: regions kept, and lost.
+
+        The promise no longer holds for the answers whose regions are lost. Raises ValueError where
+        nothing can be told apart.
+        """
+        return salvage(Path(path), Path(to))
 
     def answer(self, certificate: "Certificate") -> Answer:
         """The sound answer to the query that the certificate is of; queries wait for one another.
 
         Raises ValueError for a certificate of another norm, shape or evaluation of the classifier,
-        or whose center the memory cannot hold.
+        or whose center the memory cannot hold, RuntimeError in another process than the one that
+        opened the memory.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this memory was opened by another process (before a fork): two that answer apart "
+                "would contradict each other"
+            )
         with self._lock:
             x = self._query(certificate)
             p = certificate.norm
@@ -187,12 +203,7 @@ class Memory:
             raise ValueError(
                 f"a certificate abstains or has a region, found class {certificate.prediction}"
             )
-        self._evaluation = self._evaluation or certificate.evaluation
-        if certificate.evaluation not in (None, self._evaluation):
-            raise ValueError(
-                f"this memory answers for one classifier, evaluated as {self._evaluation}: "
-                f"found a certificate of {certificate.evaluation}"
-            )
+        self._check_evaluation(certificate)
         if not torch.isfinite(center).all():
             raise ValueError("the certificate's center has values that are not finite")
         if not self._records.files:
@@ -207,6 +218,24 @@ class Memory:
             )
         return x
 
+    def _check_evaluation(self, certificate: "Certificate") -> None:
+        """Raise ValueError for a certificate of another classifier than the first one's."""
+        if certificate.evaluation is None:
+            if self._records.path is not None:
+                raise ValueError(
+                    "a memory with a path serves one classifier: this certificate does not name "
+                    "its evaluation"
+                )
+            return
+        found = asdict(certificate.evaluation)
+        if self._evaluation is None:
+            self._evaluation = found
+        if found != self._evaluation:
+            raise ValueError(
+                f"this memory answers for one classifier, evaluated as {self._evaluation}: "
+                f"found a certificate of {found}"
+            )
+
     def _start(self, center: Tensor, norm: int) -> None:
         if center.numel() > 1_000_000:
             raise ValueError(
@@ -214,7 +243,9 @@ class Memory:
                 "rounding may exceed its margins"
             )
         number = "<f8" if center.dtype == torch.float64 else "<f4"
-        self._records.start(norm=norm, shape=list(center.shape), number=number)
+        self._records.start(
+            norm=norm, shape=list(center.shape), number=number, evaluation=self._evaluation
+        )
 
 
 def _event(region: Region | None, conflicts: list[Stored]) -> str:

@@ -14,6 +14,7 @@ import torch
 from ancer._arithmetic import machine
 from ancer._files import sha256_of
 from ancer.classifier import Classifier
+from ancer.datasets.dataset import Dataset
 from ancer.models import checkpoints
 
 
@@ -21,26 +22,30 @@ from ancer.models import checkpoints
 class Network:
     """A checkpoint and how it is evaluated.
 
-    path: absolute, the same on all machines. arch: what it must be. sha256: of the file. settings:
-    of `Classifier`, name and value. code: hash of the code of ancer that is to run.
+    path: absolute, the same on all machines. arch: what it must be. sha256: of the file. shape: of
+    an image. settings: of `Classifier`, name and value. code: hash of the code of ancer that is to
+    run.
     """
 
     path: str
     arch: str
     sha256: str
     classes: int
+    shape: tuple[int, ...]
     settings: tuple[tuple[str, Any], ...]
     code: str
 
     @classmethod
-    def of(cls, path: Path, arch: str, classes: int, settings: dict) -> "Network":
-        """The checkpoint at `path`; errors as of `checkpoints.load`."""
+    def of(cls, path: Path, arch: str, data: Dataset, settings: dict) -> "Network":
+        """The checkpoint at `path`, for such images; errors as of `checkpoints.load`."""
+        classes = len(data.classes)
         checkpoints.load(path, arch=arch, classes=classes)
         return cls(
             path=str(path.resolve()),
             arch=arch,
             sha256=sha256_of(path),
             classes=classes,
+            shape=tuple(data.images.shape[1:]),
             settings=tuple(settings.items()),
             code=code_of_ancer(),
         )
@@ -54,7 +59,7 @@ def describe(network: Network) -> dict[str, dict]:
     """
     classifier = classifier_of(network)
     return {
-        "evaluation": asdict(classifier.evaluation),
+        "evaluation": asdict(classifier.evaluation(network.shape)),
         "machine": machine(classifier.device),
     }
 

@@ -46,7 +46,7 @@ def runner(experiment: Experiment) -> Iterator[Runner]:
     network = Network.of(
         experiment.file("checkpoint"),
         experiment.section.arch,
-        len(experiment.data.classes),
+        experiment.data,
         experiment.parameters.evaluate.model_dump(),
     )
     with workers(experiment.parameters.cluster) as run:

@@ -38,16 +38,15 @@ def _ablate(experiment: Experiment) -> pd.DataFrame:
     starts = experiment.theta(data)
     settings = {_label(setting): setting for setting in section.settings}
     provenance = _provenance(experiment)
-    key = key_of(dataset=experiment.section.dataset, **provenance)
-    with RowStore(experiment.target("ablations"), key=key) as store:
+    with RowStore(experiment.target("ablations"), key=key_of(**provenance)) as store:
         for label, setting in settings.items():
-            missing = store.missing(label, data.indices)
+            missing = store.missing(label, data.digest_of)
             chunks = chunked(missing, CHUNK)
             for chunk in progress(chunks, f"{experiment.name}: {label}", len(missing)):
                 rows, seconds = _rows(experiment, data, starts, chunk, label, setting)
                 store.append(rows, seconds=seconds)
         rows, spent = store.finish(
-            methods=list(settings), indices=data.indices, provenance=provenance
+            methods=list(settings), images=data.digest_of, provenance=provenance
         )
     save_seconds(
         experiment.profile.results("timing"), experiment.name, "ablations", spent, len(data)
@@ -98,8 +97,10 @@ def _rows(
     )
     draws = section.n + parameters.certify.n0
     rows = []
-    for certificate, y in zip(certificates, ours.labels.tolist(), strict=True):
-        rows.append(row(certificate, method=label, label=y, seed=parameters.seed, draws=draws))
+    about = {"seed": parameters.seed, "draws": draws}
+    images = zip(ours.labels.tolist(), ours.digests, strict=True)
+    for certificate, (y, image) in zip(certificates, images, strict=True):
+        rows.append(row(certificate, method=label, label=y, image=image, **about))
     return rows, seconds
 
 

@@ -35,13 +35,13 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     data = experiment.data
     methods = experiment.certified_methods
     # its errors before work starts
-    read_theta(experiment.file("theta"), [data.indices[0], data.indices[-1]])
+    experiment.check_theta()
+    read_theta(experiment.file("theta"), data.digest_of)
     with runner(experiment) as run:
         provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
-        key = key_of(dataset=experiment.section.dataset, **provenance)
-        with RowStore(experiment.target("rows"), key=key) as store:
+        with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
             for method in methods:
-                missing = store.missing(method.name, data.indices)
+                missing = store.missing(method.name, data.digest_of)
                 for found, seconds in run(
                     certified_rows,
                     _tasks(experiment, method, missing),
@@ -52,7 +52,7 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
                     store.append(found, seconds=seconds)
             rows, spent = store.finish(
                 methods=[method.name for method in methods],
-                indices=data.indices,
+                images=data.digest_of,
                 provenance=provenance,
             )
     save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, len(data))
@@ -114,8 +114,8 @@ def certified_rows(
     law: the noise of training; theta_file: theta of the methods that have a function. budget: n0,
     n, alpha, seed, exact and lattice of `certify`.
     """
-    chosen = read_theta(theta_file, data.indices)
-    labels = data.labels.tolist()
+    chosen = read_theta(theta_file, data.digest_of)
+    labels = zip(data.labels.tolist(), data.digests, strict=True)
     seed = budget["seed"]
 
     def noise_of(name: str) -> Noise:
@@ -125,7 +125,7 @@ def certified_rows(
     rows = []
     if method.best_of is not None:
         candidates = {name: noise_of(name) for name in method.best_of}
-        for best, label in zip(
+        for best, (label, image) in zip(
             certify_best(
                 classifier,
                 data.images,
@@ -137,11 +137,12 @@ def certified_rows(
             labels,
             strict=True,
         ):
-            rows.append(best_row(best, method=method.name, label=label, seed=seed))
+            rows.append(best_row(best, method=method.name, label=label, image=image, seed=seed))
         return rows
     noise = noise_of(method.name)
     certificates = certify(classifier, data.images, noise, indices=data.indices, **budget)
     draws = budget["n0"] + budget["n"]
-    for certificate, label in zip(certificates, labels, strict=True):
-        rows.append(row(certificate, method=method.name, label=label, seed=seed, draws=draws))
+    for certificate, (label, image) in zip(certificates, labels, strict=True):
+        about = {"label": label, "image": image, "seed": seed, "draws": draws}
+        rows.append(row(certificate, method=method.name, **about))
     return rows

@@ -4,26 +4,28 @@ import pandas as pd
 
 from ancer._files import sha256_of, write_text
 from ancer.certification import Certificate
+from ancer.classifier import Evaluation
 from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.store.columns import answer_row
+from ancer.workspace.store.provenance import write_provenance
 
 
 def answer_queries(experiment: Experiment) -> pd.DataFrame:
     """The answers to all certified images, in dataset order, written to results/memory.
 
-    One memory for each method whose theta depends on the image: one model, one norm.
+    One memory for each method whose theta depends on the image: one classifier, one norm.
     """
-    checkpoint = sha256_of(experiment.file("checkpoint"))
-    dtype = experiment.parameters.evaluate.dtype
     lines = []
     for name in _methods(experiment):
-        with Memory(model=checkpoint, norm=experiment.norm, dtype=dtype) as memory:
+        with Memory(norm=experiment.norm) as memory:
             for certificate, label in certificates(experiment, name):
                 answer = memory.answer(certificate)
                 lines.append(answer_row(answer, certificate, method=name, label=label))
     answers = pd.DataFrame(lines)
-    write_text(experiment.target("answers"), answers.to_csv(index=False))
+    path = experiment.target("answers")
+    write_text(path, answers.to_csv(index=False))
+    write_provenance(path, {"rows": sha256_of(experiment.file("rows"))})
     return answers
 
 
@@ -37,6 +39,7 @@ def _methods(experiment: Experiment) -> list[str]:
 def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate, int]]:
     """The certificates of a method as they were made, and the labels, in dataset order."""
     rows = experiment.rows()
+    evaluation = Evaluation(**experiment.provenance()["evaluation"])
     of_method = rows[rows["method"] == method]
     data = experiment.data.take(of_method["idx"].tolist())
     theta = experiment.theta(data, experiment.lattice)
@@ -53,6 +56,8 @@ def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate,
             count=line.count,
             n=line.n,
             alpha=line.alpha,
+            lattice=experiment.lattice,
+            evaluation=evaluation,
         )
         found.append((certificate, int(line.label)))
     return found

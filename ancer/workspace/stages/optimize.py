@@ -1,7 +1,7 @@
 """The optimize stage: theta of each image, by each method that has a function for it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,7 +28,7 @@ def choose_theta(experiment: Experiment) -> None:
     parameters = experiment.parameters
     methods = experiment.methods.chosen()
     data = experiment.data
-    chunks = chunked(data.indices, parameters.tasks.optimize)
+    chunks = [dict(some) for some in chunked(list(data.digest_of.items()), parameters.tasks.optimize)]
     with runner(experiment) as run:
         provenance = {
             "checkpoint": run.network.sha256,
@@ -38,8 +38,9 @@ def choose_theta(experiment: Experiment) -> None:
             "seed": parameters.seed,
             **run.setting["machine"],
         }
-        key = key_of(dataset=experiment.section.dataset, **provenance)
-        with ThetaStore(experiment.target("theta"), key=key) as store:
+        names = [method.name for method in methods]
+        path = experiment.target("theta")
+        with ThetaStore(path, key=key_of(**provenance), methods=names) as store:
             missing = [chunk for chunk in chunks if not store.has(chunk)]
             for proposal, _ in run(
                 propose,
@@ -48,19 +49,21 @@ def choose_theta(experiment: Experiment) -> None:
                 total=sum(map(len, missing)),
                 images=lambda proposal: len(proposal.indices),
             ):
-                store.add(proposal.indices, proposal.theta, seconds=proposal.seconds)
+                images = data.take(proposal.indices).digest_of
+                store.add(images, proposal.theta, seconds=proposal.seconds)
             seconds = store.finish(chunks, provenance=provenance)
     save_seconds(
         experiment.profile.results("timing"), experiment.name, "optimize", seconds, len(data)
     )
 
 
-def _tasks(experiment: Experiment, chunks: Sequence[Sequence[int]]) -> Iterator[tuple]:
-    """The arguments of `propose` for each chunk of image numbers."""
+def _tasks(experiment: Experiment, chunks: Sequence[Mapping[int, str]]) -> Iterator[tuple]:
+    """The arguments of `propose` for each chunk of images."""
     methods = experiment.methods.chosen()
     for chunk in chunks:
-        x = experiment.data.take(chunk).images
-        yield x, experiment.law, chunk, methods, experiment.parameters.seed
+        indices = list(chunk)
+        x = experiment.data.take(indices).images
+        yield x, experiment.law, indices, methods, experiment.parameters.seed
 
 
 def _description(method: Method) -> dict:

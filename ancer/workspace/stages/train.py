@@ -30,7 +30,8 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     data = experiment.training_data()
     seed = experiment.parameters.seed
     settings = recipe.recipe(experiment.section.options)
-    key = key_of(code=code_of(train, build), **_provenance(experiment))
+    code = code_of(train, build)
+    key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
     torch.manual_seed(seed)
     network = build(experiment.section.arch, len(data.classes)).to(device())
     losses: list[float] = []
@@ -85,7 +86,7 @@ def _published(experiment: Experiment, source: str) -> nn.Module:
 
 def _provenance(experiment: Experiment) -> dict:
     return {
-        **experiment.section.model_dump(exclude={"methods", "method_options"}),
+        **experiment.section.model_dump(exclude={"dataset", "methods", "method_options"}),
         "name": experiment.name,
         "recipe": experiment.recipe.model_dump(),
         "seed": experiment.parameters.seed,

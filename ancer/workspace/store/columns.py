@@ -16,17 +16,19 @@ def arithmetic(lattice: float | None) -> str:
 
 
 def row(
-    certificate: Certificate, *, method: str, label: int, seed: int, draws: int
+    certificate: Certificate, *, method: str, label: int, image: str, seed: int, draws: int
 ) -> dict[str, Any]:
     """One row: one image, one method (theta in the units of x).
 
-    candidate: whose theta it is; draws: noisy copies spent, selection included.
+    candidate: whose theta it is; image: digest of the image (`Dataset.digests`); draws: noisy
+    copies spent, selection included.
     """
     theta = certificate.theta.double()
     return {
         "method": method,
         "candidate": method,
         "idx": certificate.index,
+        "image": image,
         "label": label,
         "prediction": certificate.prediction,
         "correct": int(certificate.prediction == label),
@@ -48,9 +50,11 @@ def row(
     }
 
 
-def best_row(best: Best, *, method: str, label: int, seed: int) -> dict[str, Any]:
+def best_row(best: Best, *, method: str, label: int, image: str, seed: int) -> dict[str, Any]:
     """One row of `certify_best`: the largest certificate, at the level of all candidates."""
-    certified = row(best.certificate, method=method, label=label, seed=seed, draws=best.draws)
+    certified = row(
+        best.certificate, method=method, label=label, image=image, seed=seed, draws=best.draws
+    )
     return {**certified, "candidate": best.names[0], "alpha": best.alpha}
 
 

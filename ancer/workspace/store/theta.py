@@ -1,9 +1,10 @@
 """theta on disk: a file a chunk of images while a run lasts, one file when it is done."""
 
+import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,36 +20,33 @@ from ancer.workspace.store._locked import Locked
 class ThetaStore(Locked):
     """theta of one experiment: a file a chunk while it runs, one safetensors file when it is done.
 
-    The file holds `indices` (M,) and, for each method, a tensor whose first dimension is M. It is
-    made on the disk, never in memory. The chunks stay, like the lines of `RowStore`, in
-    <path>.<key>.parts.
+    methods: whose theta it is. The file holds `indices` (M,) and, for each method, a tensor whose
+    first dimension is M. It is made on the disk, never in memory. The chunks stay, like the lines
+    of `RowStore`, in <path>.<key>.parts.
     """
 
-    def __init__(self, path: str | Path, *, key: str):
-        super().__init__(Path(path))
-        self.parts = self.path.with_suffix(f".{key}.parts")
+    def __init__(self, path: str | Path, *, key: str, methods: Sequence[str]):
+        path = Path(path)
+        self.parts = path.with_suffix(f".{key}.parts")
+        self.names = ["indices", *methods]
+        super().__init__(path, self.parts / "lock")
 
-    def __enter__(self):
-        super().__enter__()
-        with writing(self.parts):
-            self.parts.mkdir(exist_ok=True)
-        return self
+    def _part(self, images: Mapping[int, str]) -> Path:
+        name = hashlib.sha256(repr(list(images.items())).encode()).hexdigest()[:16]
+        return self.parts / f"{name}.safetensors"
 
-    def _part(self, indices: Sequence[int]) -> Path:
-        return self.parts / f"{indices[0]}-{indices[-1]}-{len(indices)}.safetensors"
-
-    def has(self, indices: Sequence[int]) -> bool:
-        """Whether the chunk of these images is finished."""
-        return self._part(indices).exists()
+    def has(self, images: Mapping[int, str]) -> bool:
+        """Whether the chunk of these images, number -> digest, is finished."""
+        return self._part(images).exists()
 
     def add(
-        self, indices: Sequence[int], theta: dict[str, Tensor], *, seconds: dict[str, float]
+        self, images: Mapping[int, str], theta: dict[str, Tensor], *, seconds: dict[str, float]
     ) -> None:
         """Save a finished chunk in one piece."""
-        tensors = {"indices": torch.as_tensor(indices), **theta}
-        write_tensors(self._part(indices), tensors, {"seconds": json.dumps(seconds)})
+        tensors = {"indices": torch.tensor(list(images)), **theta}
+        write_tensors(self._part(images), tensors, {"seconds": json.dumps(seconds)})
 
-    def finish(self, chunks: Sequence[Sequence[int]], *, provenance: dict) -> dict[str, float]:
+    def finish(self, chunks: Sequence[Mapping[int, str]], *, provenance: dict) -> dict[str, float]:
         """Join the chunks into the file; returns the seconds spent on each method."""
         folder = self.parts / "joined"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it joined
@@ -59,6 +57,11 @@ class ThetaStore(Locked):
         for part in map(self._part, chunks):
             with _whole(part):
                 tensors, metadata = read_tensors(part)
+            if sorted(tensors) != sorted(self.names):
+                raise ValueError(
+                    f"{part} holds {sorted(tensors)}, expected {sorted(self.names)}: remove it and "
+                    "optimize again"
+                )
             for method, spent in json.loads(metadata["seconds"]).items():
                 seconds[method] = seconds.get(method, 0.0) + spent
             for name, tensor in tensors.items():
@@ -72,30 +75,58 @@ class ThetaStore(Locked):
                 str(folder / name), shared=True, size=math.prod(shape), dtype=last.dtype
             )
             whole[name] = mapped.reshape(shape)
-        write_tensors(self.path, whole, {"provenance": json.dumps(provenance, sort_keys=True)})
+        digests = [digest for chunk in chunks for digest in chunk.values()]
+        metadata = {
+            "provenance": json.dumps(provenance, sort_keys=True),
+            "images": json.dumps(digests),
+        }
+        write_tensors(self.path, whole, metadata)
         shutil.rmtree(folder)
         return seconds
 
 
-def read_theta(path: str | Path, indices: Sequence[int]) -> dict[str, Tensor]:
-    """theta of each method for the images `indices`, from a finished file; no more is read."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no theta at {path}: run the optimize stage (dvc repro) first")
-    with _whole(path), safe_open(path, framework="pt") as file:
+def theta_provenance(path: str | Path) -> dict[str, Any]:
+    """What a finished file was made from."""
+    with _opened(path) as file:
+        return json.loads(file.metadata()["provenance"])
+
+
+def read_theta(path: str | Path, images: Mapping[int, str]) -> dict[str, Tensor]:
+    """theta of each method for some images, number -> digest, from a finished file.
+
+    No more of it is read. Raises ValueError for an image that it does not have, or has otherwise.
+    """
+    with _opened(path) as file:
         there = file.get_tensor("indices").tolist()
         position = dict(zip(there, range(len(there)), strict=True))
-        for index in indices:
-            if index not in position:
+        digests = json.loads(file.metadata()["images"])
+        at = []
+        for index, digest in images.items():
+            k = position.get(index)
+            if k is None:
                 raise ValueError(
                     f"{path} has no theta for image {index}: run the optimize stage for it"
                 )
-        at = [position[index] for index in indices]
+            if digests[k] != digest:
+                raise ValueError(
+                    f"theta of image {index} in {path} was chosen for another image of that "
+                    "number: run the optimize notebook (dvc repro) again"
+                )
+            at.append(k)
         found = {}
         for name in file.keys():
             if name != "indices":
                 whole: Any = file.get_slice(name)
                 found[name] = torch.cat([whole[k : k + 1] for k in at])
         return found
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no theta at {path}: run the optimize stage (dvc repro) first")
+    with _whole(path), safe_open(path, framework="pt") as file:
+        yield file
 
 
 @contextmanager
