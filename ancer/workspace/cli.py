@@ -33,6 +33,14 @@ def sources(
 
 
 @app.command()
+def parameters() -> None:
+    """Write all that params.yaml may hold, as the page docs/parameters.md."""
+    from ancer.workspace.parameters.table import parameter_tables
+
+    typer.echo(parameter_tables(), nl=False)
+
+
+@app.command()
 def timing(profile: ProfileFolder = None) -> None:
     """Write T4, seconds per image of each method, beside the seconds of the stages."""
     from ancer.workspace.experiment import Profile

@@ -16,8 +16,8 @@ from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
 from ancer.workspace.methods import Method, Methods, methods_of
-from ancer.workspace.parameters import ExperimentSection, Parameters
-from ancer.workspace.reading import profile_folder, read_parameters
+from ancer.workspace.parameters.models import ExperimentSection, Parameters
+from ancer.workspace.parameters.reading import profile_folder, read_parameters
 from ancer.workspace.store.rows import read_rows
 from ancer.workspace.store.theta import read_theta
 

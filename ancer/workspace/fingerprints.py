@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import nbformat
 
 from ancer.workspace.imports import hash_of_modules, imports
-from ancer.workspace.parameters import Parameters, Section
+from ancer.workspace.parameters.fields import Section
+from ancer.workspace.parameters.models import Parameters
 
 S = TypeVar("S", bound=Section)
 # the parameters that change no result, which every stage may read
@@ -169,12 +170,18 @@ def fingerprint(
 
 def notebook_source(path: Path) -> str:
     """A notebook's cells without outputs, as text."""
-    cells = nbformat.read(path, as_version=4).cells
-    return json.dumps([[cell.cell_type, cell.source] for cell in cells])
+    sources = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        sources.append([cell.cell_type, cell.source])
+    return json.dumps(sources)
 
 
 def _code(source: str) -> str:
-    return "\n".join(text for kind, text in json.loads(source) if kind == "code")
+    cells = []
+    for kind, text in json.loads(source):
+        if kind == "code":
+            cells.append(text)
+    return "\n".join(cells)
 
 
 def write_fingerprints(notebooks: Path, parameters: Parameters, folder: Path) -> list[Path]:

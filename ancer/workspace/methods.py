@@ -12,7 +12,8 @@ from torch import Tensor
 from ancer.classifier import Classifier
 from ancer.noise import Noise
 from ancer.registry import closest, find
-from ancer.workspace.parameters import MethodSection, Parameters, section_of
+from ancer.workspace.parameters.fields import section_of
+from ancer.workspace.parameters.models import MethodSection, Parameters
 
 GIVEN = ("model", "x", "noise", "seed", "indices")  # what every theta function gets
 # Okabe-Ito, colour-blind safe, and line styles that read in black and white too

@@ -82,28 +82,27 @@ class _Site:
         self.folder.mkdir(parents=True)
         (self.folder / "style.css").write_text(stylesheet())
         pages = self._notebooks()
+        summaries = []
         for name, experiment in self.profile.experiments.items():
             parts = list(self._rows(experiment))
             self._page(f"rows-{name}.html", f"Rows of {name}", "rows.html", parts=parts)
+            summaries.append(self._experiment(experiment, pages))
+        of_all = []
+        for name, page in pages.items():
+            if not name.startswith(tuple(OF_EXPERIMENT)):
+                of_all.append((name, page))
         parameters = self.profile.parameters
         self._page(
             "index.html",
             self.home,
             "index.html",
-            experiments=[
-                self._experiment(experiment, pages)
-                for experiment in self.profile.experiments.values()
-            ],
+            experiments=summaries,
             images=parameters.images,
             n=parameters.certify.n,
             alpha=parameters.certify.alpha,
             tables=list(self._tables()),
             figures=[figure for key in FIGURES for figure in self._figures(key)],
-            notebooks=[
-                (name, page)
-                for name, page in pages.items()
-                if not name.startswith(tuple(OF_EXPERIMENT))
-            ],
+            notebooks=of_all,
         )
         return self.folder / "index.html"
 

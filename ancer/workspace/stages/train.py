@@ -14,7 +14,7 @@ from ancer.workspace.experiment import Experiment, device
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.notebooks import report_epochs
-from ancer.workspace.parameters import PublishedRecipe
+from ancer.workspace.parameters.models import PublishedRecipe
 
 
 def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
