@@ -32,7 +32,8 @@ from ancer.workspace.fingerprints import (
     fingerprint,
     write_fingerprints,
 )
-from ancer.workspace.parameters import Parameters, Section
+from ancer.workspace.parameters.fields import Section
+from ancer.workspace.parameters.models import Parameters
 from ancer.workspace.stages import certify as certify_stage
 from ancer.workspace.stages import optimize as optimize_stage
 

@@ -35,7 +35,8 @@ LAYERS = [
 # of the workspace, likewise
 WORKSPACE_LAYERS = [
     {"imports", "notebooks", "cluster", "store", "parameters"},
-    {"fingerprints", "methods", "reading", "tasks", "engine"},
+    {"methods", "tasks", "engine"},
+    {"fingerprints"},
     {"experiment"},
     {"tables"},
     {"figures"},
@@ -189,12 +190,7 @@ def test_public_names_exist():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_small(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 350
-
-
-def test_most_modules_have_at_most_300_lines():
-    long = {name for name, path in MODULES.items() if len(path.read_text().splitlines()) > 300}
-    assert len(long) <= 3, long
+    assert len(MODULES[name].read_text().splitlines()) <= 300
 
 
 def test_folders_hold_at_most_a_dozen_modules():

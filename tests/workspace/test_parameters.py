@@ -10,8 +10,12 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from stages import ANCER, ROOT, parameters, write_parameters
 
+from ancer.training.loop import Recipe
 from ancer.workspace.experiment import Experiment, Profile
-from ancer.workspace.reading import profile_folder, read_parameters
+from ancer.workspace.parameters.models import Parameters
+from ancer.workspace.parameters.reading import profile_folder, read_parameters
+from ancer.workspace.parameters.sections import Statistics, Toy
+from ancer.workspace.parameters.table import parameter_tables
 
 TEXT = (ROOT / "params.yaml").read_text()
 DIGITS = "digits-l2-025"
@@ -20,6 +24,7 @@ DIGITS = "digits-l2-025"
 def opened(folder):
     """A profile as the stage `sources` looks at it before anything is written."""
     profile = Profile.open(folder)
+    profile.check()
     for experiment in profile.experiments.values():
         assert experiment.methods and experiment.certified_methods and experiment.norm
     return profile
@@ -290,6 +295,26 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
     assert written == {"profiles", "profiles/evil", "profiles/evil/params.yaml"}
 
 
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        ("cluster", {"lokal": 2}, "cluster must be {} or have one of local, jobqueue, address"),
+        (f"experiments.{DIGITS}.dataset", "digit", "dataset: unknown data set 'digit': did you"),
+        (f"experiments.{DIGITS}.arch", "resnet2", "arch: unknown architecture 'resnet2': did you"),
+        (f"experiments.{DIGITS}.options", {"weight": 1}, "options: the scheme 'augmentation' has"),
+        ("ablations.settings", [{}, {"drws": 5}], "ablations.settings.1.drws: optimize_anisotropi"),
+        ("ablations.settings", [{"start": "fixd"}], "settings.0.start: found 'fixd', did you mean"),
+    ],
+)
+def test_the_first_stage_finds_what_later_ones_would_stumble_over(tmp_path, place, value, message):
+    folder = changed(tmp_path, place.split("."), value)
+    done = subprocess.run(
+        [ANCER, "sources", str(ROOT / "notebooks")], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode and message in done.stderr
+    assert not (folder / ".build").exists()
+
+
 # --- base and start
 
 
@@ -423,6 +448,21 @@ def test_overrides_write_elsewhere():
 def test_overrides_are_checked_too(given, message):
     with pytest.raises(ValueError, match=message):
         Profile.open(ROOT, **given)
+
+
+# --- the page
+
+
+def test_page_of_all_parameters_is_current():
+    """docs/parameters.md, which `ancer parameters` writes."""
+    page = (ROOT / "docs/parameters.md").read_text()
+    assert page == parameter_tables()
+    for section in (Parameters, Toy, Statistics, Recipe):
+        fields = getattr(section, "model_fields", None) or section.__dataclass_fields__
+        for name in fields:
+            assert f"`{name}" in page
+    assert page.count("| `alpha` | number > 0 and < 1 | `0.001` |") == 1
+    assert not re.search(r"\| *\|$", page, flags=re.MULTILINE)  # each has a meaning
 
 
 # --- what `dvc exp run -S` does to the file

@@ -13,7 +13,7 @@ from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS
 from ancer.workspace import tables
 from ancer.workspace.experiment import Profile
-from ancer.workspace.parameters import Published
+from ancer.workspace.parameters.sections import Published
 
 ROWS = pd.DataFrame(
     {

@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
+MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -42,15 +43,24 @@ class Section(BaseModel):
         return super().__getattr__(name)  # type: ignore[misc]
 
 
+class OpenSection(Section):
+    """A section that may hold more than it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def section_of(function: Callable, without: Collection[str] = ()) -> type[Section]:
     """What a function or dataclass takes, as a section: its names, types and defaults.
 
-    without: the names that are no parameters of params.yaml.
+    without: the names that are no parameters of params.yaml. One with **options takes any more.
     """
     hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    base = OpenSection if inspect.Parameter.VAR_KEYWORD in kinds else Section
     made: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name not in without:
+    for name, parameter in parameters.items():
+        if name not in without and parameter.kind not in MANY:
             kind = hints.get(name, Any)
             if kind is int:
                 kind = Annotated[int, BeforeValidator(_whole)]
@@ -59,7 +69,7 @@ def section_of(function: Callable, without: Collection[str] = ()) -> type[Sectio
                 made[name] = (kind, _field_of(function, name, default))
             else:
                 made[name] = (kind, default)
-    return create_model(function.__name__, __base__=Section, **made)
+    return create_model(function.__name__, __base__=base, **made)
 
 
 def _field_of(settings: Any, name: str, default: Any) -> Any:

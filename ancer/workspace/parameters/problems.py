@@ -6,7 +6,6 @@ from typing import Any, get_args
 from ancer.models.networks import ARCHITECTURES
 from ancer.noise import LAWS
 from ancer.registry import closest, find
-from ancer.workspace.cluster import check_cluster
 from ancer.workspace.parameters.models import (
     ExperimentSection,
     Parameters,
@@ -59,8 +58,13 @@ def problem_line(error: Mapping[str, Any]) -> str:
         return f"{where}: is missing"
     if kind == "value_error":
         return f"{where}: {error['ctx']['error']}"
-    expected = EXPECTED.get(kind, error["msg"]).format(**error.get("ctx", {}))
-    return f"{where}: found {error['input']!r}, expected {expected}"
+    return f"{where}: {found_and_expected(error)}"
+
+
+def found_and_expected(error: Mapping[str, Any]) -> str:
+    """Of an error of pydantic: what is there, and what should be."""
+    expected = EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    return f"found {error['input']!r}, expected {expected}"
 
 
 def _known(place: tuple) -> list[str]:
@@ -77,7 +81,7 @@ def _known(place: tuple) -> list[str]:
 
 
 def unknown_names(parameters: Parameters) -> Iterator[str]:
-    """A line for each recipe, method, experiment, noise, network or cluster that is not there."""
+    """A line for each recipe, method, experiment, noise or network that is not there."""
     methods = parameters.methods
     for name, method in methods.items():
         if method.start is not None:
@@ -93,7 +97,6 @@ def unknown_names(parameters: Parameters) -> Iterator[str]:
     yield from _absent(ablated, parameters.experiments, "ablations.experiments")
     for name, experiment in parameters.experiments.items():
         yield from _unknown_in(experiment, parameters, f"experiments.{name}")
-    yield from _refused("cluster", check_cluster, parameters.cluster)
 
 
 def _unknown_in(experiment: ExperimentSection, parameters: Parameters, where: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ancer.registry import closest
 from ancer.workspace.parameters.models import Parameters
@@ -49,7 +49,8 @@ def read_parameters(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     path = folder / FILE
     values = _mapping(path)
     for section in ("train", "experiments"):
-        values[section] = _with_bases(values.get(section), f"{path.name}: {section}")
+        if isinstance(values.get(section), dict):
+            values[section] = _with_bases(values[section], f"{path.name}: {section}")
     if isinstance(values.get("published"), str):
         values["published"] = _load(folder / values["published"])
     if values.get("cluster") is None:
@@ -78,6 +79,8 @@ def _load(path: Path) -> Any:
         place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         hint = ": indent with spaces, not tabs" if "\\t" in str(error.problem) else ""
         raise ValueError(f"{path.name}{place}: {error.problem}{hint}") from None
+    except YAMLError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -88,10 +91,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _with_bases(section: Any, where: str) -> Any:
+def _with_bases(section: dict, where: str) -> dict:
     """Entries with `base: <another>` resolved: what an entry does not say is that one's."""
-    if not isinstance(section, dict):
-        return {} if section is None else section
     whole = {}
     for name in section:
         whole[name] = _resolved(section, name, where, ())
@@ -103,12 +104,14 @@ def _resolved(section: dict, name: str, where: str, seen: tuple[str, ...]) -> An
     if not isinstance(entry, dict) or "base" not in entry:
         return entry
     base = entry["base"]
-    if base not in section:
+    if not isinstance(base, str) or base not in section:
         raise ValueError(f"{where}.{name}.base: found {base!r}, {closest(base, section)}")
     if base in seen or base == name:
         raise ValueError(f"{where}.{name}.base: {' -> '.join([*seen, name, base])} is a circle")
+    whole = dict(entry)
     inherited = _resolved(section, base, where, (*seen, name))
-    whole = {**inherited, **entry}
+    if isinstance(inherited, dict):
+        whole = {**inherited, **entry}
     del whole["base"]
     return whole
 

@@ -28,7 +28,7 @@ CERTIFIED = {
     "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
     "T2": "$\\ell_1$ (uniform noise), the best over sigma",
 }
-SUPERSETS = "how often the anisotropic region contains the other method's"
+SUPERSETS = "how often the region of {} contains the other method's"
 EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
 FIGURES = (
     "toy/F1",
@@ -147,7 +147,7 @@ class _Site:
             shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
             yield {
                 "id": f"volumes-{against}",
-                "title": f"Anisotropic against {methods[against].label}",
+                "title": f"{self._compared()} against {methods[against].label}",
                 "text": "",
                 **cells(shown),
             }
@@ -190,7 +190,11 @@ class _Site:
             place = f"rows-{line[experiment]}.html#volumes-{method.name}"
             for column in numbers:
                 links[k, column] = place
-        yield self._table("T3", SUPERSETS, table, links)
+        yield self._table("T3", SUPERSETS.format(self._compared()), table, links)
+
+    def _compared(self) -> str:
+        """The method whose regions are compared with others'."""
+        return self.profile.methods[self.profile.parameters.volumes.of].label
 
     def _table(
         self, name: str, caption: str, table: pd.DataFrame, links: Mapping

@@ -6,7 +6,7 @@ from torch import nn
 from ancer._arithmetic import machine
 from ancer.datasets.dataset import Dataset
 from ancer.models import checkpoints
-from ancer.models.networks import build
+from ancer.models.networks import architecture, build
 from ancer.models.published import load_published
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
@@ -30,7 +30,8 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     data = experiment.training_data()
     seed = experiment.parameters.seed
     settings = recipe.recipe(experiment.section.options)
-    key = key_of(code=code_of(train, build), **_provenance(experiment))
+    code = code_of(train, build, architecture(experiment.section.arch))
+    key = key_of(code=code, **_provenance(experiment))
     torch.manual_seed(seed)
     network = build(experiment.section.arch, len(data.classes)).to(device())
     losses: list[float] = []

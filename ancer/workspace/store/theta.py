@@ -77,8 +77,13 @@ class ThetaStore(Locked):
         return seconds
 
 
-def read_theta(path: str | Path, indices: Sequence[int]) -> dict[str, Tensor]:
-    """theta of each method for the images `indices`, from a finished file; no more is read."""
+def read_theta(
+    path: str | Path, indices: Sequence[int], methods: Sequence[str]
+) -> dict[str, Tensor]:
+    """theta of some methods for the images `indices`, from a finished file; no more is read.
+
+    Raises FileNotFoundError without the file, ValueError for an image or method that it lacks.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no theta at {path}: run the optimize stage (dvc repro) first")
     with _whole(path), safe_open(path, framework="pt") as file:
@@ -91,10 +96,13 @@ def read_theta(path: str | Path, indices: Sequence[int]) -> dict[str, Tensor]:
                 )
         at = [position[index] for index in indices]
         found = {}
-        for name in file.keys():
-            if name != "indices":
-                whole: Any = file.get_slice(name)
-                found[name] = torch.cat([whole[k : k + 1] for k in at])
+        for name in methods:
+            if name not in file.keys():
+                raise ValueError(
+                    f"{path} has no theta of method {name}: run the optimize stage (dvc repro)"
+                )
+            whole: Any = file.get_slice(name)
+            found[name] = torch.cat([whole[k : k + 1] for k in at])
         return found
 
 
