@@ -127,7 +127,7 @@ def exact(repeats: int = 7) -> list[dict]:
 def main(images: int = 40, name: str = "digits-l2-025") -> None:
     experiment = Experiment.open(name, profile=ROOT)
     data = experiment.some_data(images)
-    theta = read_theta(experiment.file("theta"), data.indices)["isotropic"]
+    theta = read_theta(experiment.file("theta"), data.indices, ["isotropic"])["isotropic"]
     common = {
         "alpha": experiment.parameters.certify.alpha,
         "seed": experiment.parameters.seed,

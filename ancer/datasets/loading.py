@@ -1,5 +1,6 @@
 """A data set by its name or path."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from ancer.datasets.images import ARCHIVES, image_files, path_and_size
 from ancer.datasets.named import DATASETS
 from ancer.registry import find
 
+Maker = Callable[[str, Path], Split]
 SPLITS = ("train", "test")
 
 
@@ -61,16 +63,27 @@ def load(
     return data.choose(Path(name).name, chosen[:images])
 
 
-def _split(name: str, folder: Path, split: str) -> Split:
-    path, size = path_and_size(name)
+def maker_of(name: str) -> Maker | None:
+    """The function that reads a data set of this name; None where the name is a path.
+
+    Raises ValueError where it is neither.
+    """
+    path, _ = path_and_size(name)
     is_path = "/" in path or Path(path).is_absolute() or path.endswith(ARCHIVES)
     if is_path and name not in DATASETS:
-        return image_files(folder / path, split, size)
+        return None
     try:
-        make = find(name, DATASETS, "data set")
+        return find(name, DATASETS, "data set")
     except ValueError as error:
         raise ValueError(f"{error}; a path has a '/', such as './mine'") from None
-    return make(split, folder)
+
+
+def _split(name: str, folder: Path, split: str) -> Split:
+    make = maker_of(name)
+    if make is not None:
+        return make(split, folder)
+    path, size = path_and_size(name)
+    return image_files(folder / path, split, size)
 
 
 def _check_count(name: str, value: int) -> None:

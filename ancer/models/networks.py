@@ -249,7 +249,8 @@ class RoundingReader(nn.Module):
 
 
 # each makes a network that returns logits (B, classes) from the number of classes
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+Architecture = Callable[[int], nn.Module]
+ARCHITECTURES: dict[str, Architecture] = {
     "digits_cnn": DigitsCNN,
     "mlp": MLP,
     "resnet20": ResNet20,
@@ -267,10 +268,15 @@ def with_provenance(module: nn.Module, provenance: dict) -> nn.Module:
     return module.eval()
 
 
-def build(arch: str, classes: int) -> nn.Module:
-    """A fresh network of a known architecture, with torch's current random state.
+def architecture(arch: str) -> Architecture:
+    """The function of an architecture, which makes a network for a number of classes.
 
-    arch: a key of ARCHITECTURES, or "package.module:function" of the number of classes. Raises
-    ValueError for an unknown name.
+    arch: a key of ARCHITECTURES, or "package.module:function". Raises ValueError for an unknown
+    name.
     """
-    return find(arch, ARCHITECTURES, "architecture")(classes)
+    return find(arch, ARCHITECTURES, "architecture")
+
+
+def build(arch: str, classes: int) -> nn.Module:
+    """A fresh network of a known `architecture`, with torch's current random state."""
+    return architecture(arch)(classes)

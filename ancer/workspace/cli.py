@@ -23,13 +23,22 @@ def sources(
     profile: ProfileFolder = None,
 ) -> None:
     """Check params.yaml, and write what each stage depends on to .build/fingerprints."""
+    from ancer.workspace.cluster import check_cluster
     from ancer.workspace.experiment import Profile
     from ancer.workspace.fingerprints import write_fingerprints
 
     opened = Profile.open(profile)
-    for experiment in opened.experiments.values():
-        _ = experiment.methods  # their functions and options are checked too
+    opened.check()
+    check_cluster(opened.parameters.cluster)
     write_fingerprints(notebooks, opened.parameters, opened.folder / ".build/fingerprints")
+
+
+@app.command()
+def parameters() -> None:
+    """Write all that params.yaml may hold, as the page docs/parameters.md."""
+    from ancer.workspace.parameters.table import parameter_tables
+
+    typer.echo(parameter_tables(), nl=False)
 
 
 @app.command()

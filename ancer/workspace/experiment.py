@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
+from ancer.datasets.loading import maker_of
 from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
-from ancer.workspace.methods import Method, Methods, methods_of
-from ancer.workspace.parameters import ExperimentSection, Parameters
-from ancer.workspace.reading import profile_folder, read_parameters
+from ancer.workspace.methods import Method, Methods, check_ablations, methods_of
+from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
+from ancer.workspace.parameters.reading import profile_folder, read_parameters
 from ancer.workspace.store.rows import read_rows
 from ancer.workspace.store.theta import read_theta
 
@@ -97,6 +98,22 @@ class Profile:
         """All experiments that the stage sees, by name."""
         return {name: Experiment(self, name) for name in self.parameters.experiments}
 
+    def check(self) -> None:
+        """Raise ValueError for a function, option or data set of params.yaml that is not there."""
+        check_ablations(self.parameters)
+        for experiment in self.experiments.values():
+            _ = experiment.methods
+            where = f"params.yaml: experiments.{experiment.name}"
+            try:
+                maker_of(experiment.section.dataset)
+            except ValueError as error:
+                raise ValueError(f"{where}.dataset: {error}") from None
+            if isinstance(experiment.recipe, TrainingRecipe):
+                try:
+                    experiment.recipe.recipe(experiment.section.options)
+                except ValueError as error:
+                    raise ValueError(f"{where}.options: {error}") from None
+
     def file(self, kind: str, name: str = "") -> Path:
         """Where a result of an earlier stage is."""
         return self.folder / FILES[kind].format(name=name)
@@ -158,7 +175,8 @@ class Experiment:
     @cached_property
     def methods(self) -> Methods:
         """Its methods, with its own options."""
-        return self.profile.methods.with_options(self.section.method_options)
+        where = f"experiments.{self.name}.method_options"
+        return self.profile.methods.with_options(self.section.method_options, where)
 
     @cached_property
     def certified_methods(self) -> list[Method]:
@@ -220,7 +238,8 @@ class Experiment:
         lattice: on which noise is drawn. What a function chose, from the optimize stage; elsewhere
         that of the training noise.
         """
-        chosen = read_theta(self.file("theta"), data.indices)
+        names = [method.name for method in self.methods.chosen()]
+        chosen = read_theta(self.file("theta"), data.indices, names)
         found = {}
         for method in self.methods.values():
             if method.best_of is None:

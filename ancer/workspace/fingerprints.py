@@ -6,14 +6,20 @@ here, or it fails.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import nbformat
 
-from ancer.workspace.imports import hash_of_modules, imports
-from ancer.workspace.parameters import Parameters, Section
+from ancer.datasets.loading import maker_of
+from ancer.models.networks import architecture
+from ancer.noise import LAWS
+from ancer.registry import find
+from ancer.workspace.imports import PACKAGE, hash_of_modules, imports
+from ancer.workspace.methods import theta_function
+from ancer.workspace.parameters.fields import Section
+from ancer.workspace.parameters.models import Parameters
 
 S = TypeVar("S", bound=Section)
 # the parameters that change no result, which every stage may read
@@ -47,7 +53,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
 # of a stage that takes all experiments
 OF_ALL: dict[str, tuple[str, ...]] = {
     "toy": ("seed", "toy", "methods", "certify.n", "certify.alpha"),
-    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments", "train"),
+    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments"),
     "tables": (
         "methods",
         "certify",
@@ -55,7 +61,6 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "tables",
         "published",
         "experiments",
-        "train",
     ),
     "statistics": (
         "seed",
@@ -66,7 +71,6 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "certify",
         "statistics",
         "experiments",
-        "train",
     ),
     "ablations": (
         "seed",
@@ -77,7 +81,6 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "certify",
         "ablations",
         "experiments",
-        "train",
     ),
     "figures": (
         "seed",
@@ -87,11 +90,13 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "certify",
         "figures",
         "experiments",
-        "train",
     ),
-    "report": ("images", "methods", "certify", "experiments", "train"),
+    "report": ("images", "methods", "certify", "volumes.of", "experiments", "train"),
 }
 NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}
+# the stages that call the functions of methods
+CHOOSING = ("optimize",)
+TEMPLATES = PACKAGE / "workspace/report/templates"
 
 
 def key_of(**everything) -> str:
@@ -154,27 +159,60 @@ def fingerprint(
     notebooks: Path, parameters: Parameters, stage: str, experiment: str | None = None
 ) -> dict[str, Any]:
     """Of a stage: hashes of its notebook and of the code that this imports, and its parameters."""
-    seen = _plain(visible(parameters, stage, experiment))
+    seen = visible(parameters, stage, experiment)
+    plain = _plain(seen)
     for name in FREE:
-        seen.pop(name)
+        plain.pop(name)
+    modules = set(_named_modules(seen, stage))
     if stage in NOT_NOTEBOOKS:
-        return {"code": hash_of_modules([NOT_NOTEBOOKS[stage]]), "parameters": seen}
-    source = notebook_source(notebooks / f"{stage}.ipynb")
-    return {
-        "notebook": hashlib.sha256(source.encode()).hexdigest()[:16],
-        "code": hash_of_modules(imports(_code(source))),
-        "parameters": seen,
-    }
+        modules.add(NOT_NOTEBOOKS[stage])
+        page = _hash_of_files(TEMPLATES)
+    else:
+        source = notebook_source(notebooks / f"{stage}.ipynb")
+        modules |= imports(_code(source))
+        page = hashlib.sha256(source.encode()).hexdigest()[:16]
+    return {"page": page, "code": hash_of_modules(modules), "parameters": plain}
+
+
+def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
+    """The modules of the functions that a stage's parameters name and it calls."""
+    functions: list[Callable | None] = []
+    if stage in CHOOSING:
+        for name, method in seen.methods.items():
+            if method.theta is not None:
+                functions.append(theta_function(method.theta, f"methods.{name}.theta"))
+    if stage == "ablations":
+        functions.append(theta_function(seen.ablations.theta, "ablations.theta"))
+    for section in seen.__dict__.get("experiments", {}).values():
+        functions.append(architecture(section.arch))
+        functions.append(maker_of(section.dataset))
+        functions.append(find(section.noise, LAWS, "noise"))
+    for function in functions:
+        if function is not None:
+            yield function.__module__
+
+
+def _hash_of_files(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def notebook_source(path: Path) -> str:
     """A notebook's cells without outputs, as text."""
-    cells = nbformat.read(path, as_version=4).cells
-    return json.dumps([[cell.cell_type, cell.source] for cell in cells])
+    sources = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        sources.append([cell.cell_type, cell.source])
+    return json.dumps(sources)
 
 
 def _code(source: str) -> str:
-    return "\n".join(text for kind, text in json.loads(source) if kind == "code")
+    cells = []
+    for kind, text in json.loads(source):
+        if kind == "code":
+            cells.append(text)
+    return "\n".join(cells)
 
 
 def write_fingerprints(notebooks: Path, parameters: Parameters, folder: Path) -> list[Path]:

@@ -45,22 +45,28 @@ def closure(names: Iterable[str]) -> set[str]:
 def imports_of_module(name: str) -> frozenset[str]:
     """The modules of its own package, or of ancer, that a module imports."""
     source = _source(name)
-    packages = {"ancer", name.partition(".")[0]}
-    return frozenset(imports(source, packages))
+    top = name.partition(".")[0]
+    found = imports(source, {"ancer", top}, package=_package(name))
+    if top != "ancer":  # whose packages' own files hold no code
+        found |= _packages_with_code(name)
+    return frozenset(found)
 
 
-def imports(source: str, packages: Iterable[str] = ("ancer",)) -> set[str]:
+def imports(source: str, packages: Iterable[str] = ("ancer",), *, package: str = "") -> set[str]:
     """The modules of some packages that a source imports; public names of ancer by their homes.
 
-    What is imported for type checkers alone does not count.
+    package: the one that the source is in, for relative imports. What is imported for type checkers
+    alone does not count.
     """
     found: set[str] = set()
     for node in _nodes(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            module = importlib.util.resolve_name(relative, package)
             for alias in node.names:
-                found.add(_home(node.module, alias.name))
+                found.add(_home(module, alias.name))
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "ancer":  # after `import ancer`
                 found.add(_home("ancer", node.attr))
@@ -76,9 +82,31 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those that only type checkers see."""
     yield tree
     for child in ast.iter_child_nodes(tree):
-        guarded = isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING"
-        if not guarded:
-            yield from _nodes(child)
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            if not isinstance(child.test, ast.UnaryOp):
+                child.body = []
+        yield from _nodes(child)
+
+
+def _package(name: str) -> str:
+    """The package that a module is in: its own name where it is one."""
+    path = _file(name)
+    if path is not None and path.name == "__init__.py":
+        return name
+    return name.rpartition(".")[0]
+
+
+def _packages_with_code(name: str) -> set[str]:
+    """The packages that a module is in whose own files hold more than a docstring."""
+    found = set()
+    while name := name.rpartition(".")[0]:
+        if _file(name) and any(not _is_text(node) for node in ast.parse(_source(name)).body):
+            found.add(name)
+    return found
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _home(module: str, name: str) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 from ancer.classifier import Classifier
 from ancer.noise import Noise
 from ancer.registry import closest, find
-from ancer.workspace.parameters import MethodSection, Parameters, section_of
+from ancer.workspace.parameters.fields import section_of
+from ancer.workspace.parameters.models import MethodSection, Parameters
+from ancer.workspace.parameters.problems import found_and_expected
 
-GIVEN = ("model", "x", "noise", "seed", "indices")  # what every theta function gets
 # Okabe-Ito, colour-blind safe, and line styles that read in black and white too
 COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLES = (":", "--", "-", "-.")
@@ -86,7 +87,8 @@ class Methods(Mapping[str, Method]):
         for method in self._methods.values():
             if method.label == label:
                 return method
-        raise KeyError(f"no method is called {label!r}: {closest(label, self._methods)}")
+        labels = [method.label for method in self._methods.values()]
+        raise KeyError(f"no method is called {label!r}: {closest(label, labels)}")
 
     def chosen(self) -> list[Method]:
         """Those whose theta is chosen by a function, each after its start."""
@@ -107,14 +109,21 @@ class Methods(Mapping[str, Method]):
             needed += [*self.chain(method.start), method]
         return needed
 
-    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> "Methods":
-        """The same with other options of some."""
+    def with_options(self, options: Mapping[str, Mapping[str, Any]], where: str) -> "Methods":
+        """The same with other options of some.
+
+        where: the section that says so. Raises ValueError for an option that is not taken.
+        """
         changed = dict(self._methods)
         for name, more in options.items():
             method = changed[name]
+            if method.theta is None:
+                raise ValueError(
+                    f"params.yaml: {where}.{name}: without theta a method has no options, "
+                    f"found {', '.join(more)}"
+                )
             merged = {**method.options, **more}
-            assert method.theta is not None
-            checked = _checked_options(name, method.theta, merged)
+            checked = checked_options(f"{where}.{name}", method.theta, merged)
             changed[name] = replace(method, options=checked)
         return Methods(changed)
 
@@ -137,6 +146,7 @@ def methods_of(parameters: Parameters) -> Methods:
             style=STYLES[position % len(STYLES)],
             **_theta_and_options(name, section, planned),
         )
+    _check_best_of(found)
     _check_starts(found)
     return Methods(found)
 
@@ -149,31 +159,72 @@ def _theta_and_options(name: str, section: MethodSection, planned: dict) -> dict
     options = {key: value for key, value in planned.items() if key in takes}
     return {
         "theta": theta,
-        "options": _checked_options(name, theta, {**options, **section.options}),
+        "options": checked_options(f"methods.{name}", theta, {**options, **section.options}),
     }
 
 
 def theta_function(path: str, where: str) -> Callable[..., Tensor]:
-    """The function of a dotted path, "package.module.function" or "package.module:function"."""
+    """The function of a dotted path, "package.module.function" or "package.module:function".
+
+    where: what names it. Raises ValueError for anything but a function.
+    """
     dotted = path if ":" in path else ":".join(path.rsplit(".", 1))
     try:
-        return find(dotted, {}, "function")
+        found: Any = find(dotted, {}, "function")
     except ValueError as error:
         raise ValueError(f"params.yaml: {where}: {error}") from None
+    if not inspect.isfunction(found):
+        raise ValueError(
+            f"params.yaml: {where}: {path} is a {type(found).__name__}, expected a function (def)"
+        )
+    return found
 
 
-def _checked_options(name: str, theta: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    section = section_of(theta, without=GIVEN)
+def checked_options(where: str, theta: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for a theta function, in its types: all but its first three, seed and indices.
+
+    where: the section that they are in. Raises ValueError for an option that is not taken.
+    """
+    given = list(inspect.signature(theta).parameters)[:3]  # classifier, x, noise
+    section = section_of(theta, without=[*given, "seed", "indices"])
     try:
         checked = section.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        problem = f"found {first['input']!r}, {first['msg']}"
+        problem = found_and_expected(first)
         if first["type"] == "extra_forbidden":
             problem = f"{theta.__name__} has no such option, {closest(key, section.model_fields)}"
-        raise ValueError(f"params.yaml: methods.{name}.{key}: {problem}") from None
+        if first["type"] == "missing":
+            problem = f"{theta.__name__} has no default for it, and it is not there"
+        raise ValueError(f"params.yaml: {where}.{key}: {problem}") from None
     return {key: getattr(checked, key) for key in options}
+
+
+def check_ablations(parameters: Parameters) -> None:
+    """Raise ValueError where the ablations' function, an option or a start is not there."""
+    section = parameters.ablations
+    theta = theta_function(section.theta, "ablations.theta")
+    for position, setting in enumerate(section.settings):
+        where = f"ablations.settings.{position}"
+        options = dict(setting)
+        start = options.pop("start", None)
+        if start is not None and start not in parameters.methods:
+            raise ValueError(
+                f"params.yaml: {where}.start: found {start!r}, {closest(start, parameters.methods)}"
+            )
+        checked_options(where, theta, options)
+
+
+def _check_best_of(methods: Mapping[str, Method]) -> None:
+    """Raise ValueError for a candidate that is itself the best of others."""
+    for name, method in methods.items():
+        for member in method.best_of or ():
+            if methods[member].best_of is not None:
+                raise ValueError(
+                    f"params.yaml: methods.{name}.best_of: {member!r} has best_of, so no theta of "
+                    "its own"
+                )
 
 
 def _check_starts(methods: Mapping[str, Method]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from ancer._files import write_text
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.methods import Methods
-from ancer.workspace.parameters import Published
+from ancer.workspace.parameters.sections import Published
 from ancer.workspace.store.timing import read_seconds
 
 MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-box-R": "box_proxy_radius"}

@@ -1,4 +1,7 @@
-"""A headless Chromium, a JupyterLab on a small profile, and pictures of what they show in .build/screenshots/."""
+"""A headless Chromium, a JupyterLab on a small profile, and pictures of what they show.
+
+The pictures are in .build/screenshots/.
+"""
 
 import json
 import os
@@ -35,7 +38,7 @@ def browser():
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """JupyterLab as `jupyter lab` in a project starts it: its folder, address, and token."""
-    folder = small(tmp_path_factory.mktemp("lab"), experiments=["digits-l2-0.25"])
+    folder = small(tmp_path_factory.mktemp("lab"), experiments=["digits-l2-025"])
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     config = folder / ".jupyter/CONFIG"
     config.mkdir(parents=True)
@@ -65,7 +68,8 @@ def lab(tmp_path_factory):
             stdout=log,
             stderr=log,
         )
-    deadline, files = time.monotonic() + 120, []
+    deadline = time.monotonic() + 120
+    files = []
     while not files and time.monotonic() < deadline:
         time.sleep(0.2)
         assert process.poll() is None, (folder / "lab.log").read_text()
@@ -78,10 +82,14 @@ def lab(tmp_path_factory):
 
 
 class Notebook:
-    """A notebook opened in JupyterLab, driven by its menus; `foreign` are requests to anywhere but the server."""
+    """A notebook opened in JupyterLab, driven by its menus.
+
+    foreign: requests to anywhere but the server.
+    """
 
     def __init__(self, browser, lab, name):
-        self.lab, self.path = lab, lab.folder / f"notebooks/{name}.ipynb"
+        self.lab = lab
+        self.path = lab.folder / f"notebooks/{name}.ipynb"
         self.page = browser.new_context(viewport={"width": 1500, "height": 1100}).new_page()
         self.foreign = []
         self.page.on("request", self._note)
@@ -104,12 +112,12 @@ class Notebook:
 
     def wait(self, *, idle, seconds=180):
         """Until the notebook's kernel is idle, or busy."""
-        deadline, wanted = time.monotonic() + seconds, "idle" if idle else "busy"
+        deadline = time.monotonic() + seconds
+        wanted = "idle" if idle else "busy"
+        ours = f"notebooks/{self.path.name}"
         while time.monotonic() < deadline:
             with urlopen(f"{self.lab.address}api/sessions?token=t") as answer:
-                sessions = [
-                    s for s in json.load(answer) if s["path"] == f"notebooks/{self.path.name}"
-                ]
+                sessions = [s for s in json.load(answer) if s["path"] == ours]
             if sessions and sessions[0]["kernel"]["execution_state"] == wanted:
                 return
             self.page.wait_for_timeout(200)
@@ -147,7 +155,10 @@ def opened(browser, lab):
 
 @pytest.fixture(scope="session")
 def ran(opened):
-    """Every stage's notebook has been run in JupyterLab, in order: name -> (saved notebook, foreign requests)."""
+    """Every stage's notebook has been run in JupyterLab, in order.
+
+    name -> (saved notebook, foreign requests)
+    """
     done = {}
     for name in ("index", "toy", *STAGES, *LAST):
         notebook = opened(name)

@@ -1,11 +1,14 @@
-"""The explorer, with a mouse and a keyboard: what is moved changes what is drawn and the numbers beside it."""
+"""The explorer, with a mouse and a keyboard.
+
+What is moved changes what is drawn and the numbers beside it.
+"""
 
 import re
 
 import pytest
 from stages import PICTURES
 
-from ancer import probe
+from ancer.workspace.explorer.study import Study
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +25,10 @@ def explorer(ran, opened):
 
 def pixels(page):
     """What the pictures show: title -> data."""
-    script = """() => [...document.querySelectorAll(".ancer-row figure")].map(
-        (f) => [f.querySelector("figcaption").textContent.split(",")[0], f.querySelector("canvas").toDataURL()])"""
+    script = """() => [...document.querySelectorAll(".ancer-row figure")].map((figure) => [
+        figure.querySelector("figcaption").textContent.split(",")[0],
+        figure.querySelector("canvas").toDataURL(),
+    ])"""
     return dict(page.evaluate(script))
 
 
@@ -53,18 +58,19 @@ def verdict(page):
 def test_slider_changes_pictures_and_numbers(explorer):
     page = explorer.page
     assert not explorer.foreign
-    before, said = pixels(page), verdict(page)
+    before = pixels(page)
     assert list(before) == ["image", "theta", "semi-axes", "perturbation", "perturbed image"]
-    assert "l2 size 0.000" in said
+    assert "l2 size 0.000" in verdict(page)
     handle = page.locator(".widget-slider:has-text('size') .noUi-handle").first
     for _ in range(5):
         change(page, lambda: handle.press("PageUp"), lambda: verdict(page))
-    after, size = pixels(page), float(re.search(r"l2 size ([\d.]+)", verdict(page))[1])
+    after = pixels(page)
+    size = float(re.search(r"l2 size ([\d.]+)", verdict(page))[1])
     assert size > 0.05
     assert before["image"] == after["image"] and before["theta"] == after["theta"]
     assert before["perturbed image"] != after["perturbed image"]
     inside = page.locator(".ancer-table").first.inner_text()
-    study = probe.Study("digits-l2-0.25", profile=explorer.lab.folder)
+    study = Study("digits-l2-025", profile=explorer.lab.folder)
     look = study.look(0)
     y = look.moved(look.direction("random", "anisotropic"), size)
     for method in study.methods:
@@ -76,10 +82,12 @@ def test_slider_changes_pictures_and_numbers(explorer):
 
 def test_image_method_and_direction_change_what_is_shown(explorer):
     page = explorer.page
-    change(page, lambda: choose(page, "method", "Fixed sigma"), lambda: pixels(page)["theta"])
-    change(
-        page, lambda: choose(page, "method", "Anisotropic (ANCER)"), lambda: pixels(page)["theta"]
-    )
+    for method in ("Fixed sigma", "Anisotropic (ANCER)"):
+        change(
+            page,
+            lambda name=method: choose(page, "method", name),
+            lambda: pixels(page)["theta"],
+        )
     for direction in ("gradient", "largest axis", "smallest axis", "another image", "random"):
         change(
             page,
@@ -89,20 +97,27 @@ def test_image_method_and_direction_change_what_is_shown(explorer):
     image = page.locator(".widget-slider:has-text('image') .noUi-handle").first
     change(page, lambda: image.press("ArrowRight"), lambda: pixels(page)["image"])
     page.locator(".ancer-row canvas").nth(1).hover()
-    assert re.match(
-        r"pixel \(\d, \d\): [\d.]+", page.locator(".ancer-row figcaption").nth(1).inner_text()
-    )
+    caption = page.locator(".ancer-row figcaption").nth(1).inner_text()
+    assert re.match(r"pixel \(\d, \d\): [\d.]+", caption)
 
 
 def test_point_can_be_dragged_over_the_moons(explorer):
     page = explorer.page
     plane = page.locator(".ancer-square").first
     plane.scroll_into_view_if_needed()
-    regions = lambda: page.locator(".ancer-square svg").first.inner_html()  # noqa: E731
-    other = lambda: page.locator(".ancer-square svg").nth(1).inner_html()  # noqa: E731
-    table = lambda: page.locator(".ancer-table").last.inner_text()  # noqa: E731
+
+    def regions():
+        return page.locator(".ancer-square svg").first.inner_html()
+
+    def other():
+        return page.locator(".ancer-square svg").nth(1).inner_html()
+
+    def table():
+        return page.locator(".ancer-table").last.inner_text()
+
     assert "<ellipse" in regions() and "<polygon" in other()
-    box, before = plane.bounding_box(), (regions(), other(), table())
+    box = plane.bounding_box()
+    before = (regions(), other(), table())
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.7 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.2 * box["height"], steps=4)
@@ -119,20 +134,21 @@ def test_point_can_be_dragged_over_the_moons(explorer):
 def test_missing_results_say_what_to_run(explorer):
     """While it is open, and from the start."""
     folder = explorer.lab.folder
-    moved = [folder / "data/theta/digits-l2-0.25.safetensors", folder / "data/toy/l2.safetensors"]
+    moved = [folder / "data/theta/digits-l2-025.safetensors", folder / "data/toy/l2.safetensors"]
     for path in moved:
         path.rename(path.with_suffix(".away"))
     image = explorer.page.locator(".widget-slider:has-text('image') .noUi-handle").first
-    error = lambda: explorer.page.locator(".ancer-error").all_inner_texts()  # noqa: E731
+
+    def error():
+        return explorer.page.locator(".ancer-error").all_inner_texts()
+
     change(explorer.page, lambda: image.press("ArrowRight"), error)
     assert "run the optimize stage" in error()[0]
     explorer.run()
     explorer.page.wait_for_selector(".ancer-error")
     explorer.page.wait_for_timeout(1000)
-    assert (
-        "run the optimize stage (dvc repro) first" in error()[0]
-        and "run the toy stage" in error()[1]
-    )
+    assert "run the optimize stage (dvc repro) first" in error()[0]
+    assert "run the toy stage" in error()[1]
     assert explorer.page.locator(".ancer-pictures canvas").count() == 0
     for path in moved:
         path.with_suffix(".away").rename(path)

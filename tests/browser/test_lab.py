@@ -1,11 +1,10 @@
-"""JupyterLab as people use it: every notebook opened and run from the menu, stopped, and run again."""
+"""JupyterLab as people use it: every notebook opened and run from the menu, stopped, run again."""
 
 import shutil
 
 import pandas as pd
 import pytest
-import yaml
-from stages import ROOT
+from stages import ROOT, parameters, write_parameters
 
 pytestmark = pytest.mark.slow
 
@@ -17,9 +16,8 @@ def test_lab_opens_on_the_index(browser, lab):
         ".jp-Notebook h1:visible:has-text('certified robustness')", timeout=60_000
     )
     assert page.url.endswith("/lab/tree/notebooks/index.ipynb")
-    page.locator(
-        ".jp-RenderedMarkdown a:visible", has_text="certify"
-    ).first.click()  # its links open the notebooks
+    # its links open the notebooks
+    page.locator(".jp-RenderedMarkdown a:visible", has_text="certify").first.click()
     page.wait_for_selector(".jp-Notebook h1:has-text('Certify')", timeout=60_000)
     page.close()
 
@@ -29,26 +27,23 @@ def test_every_notebook_runs_from_the_menu(ran):
     for name, (notebook, foreign) in ran.items():
         cells = [c for c in notebook.cells if c.cell_type == "code"]
         assert all(c.execution_count for c in cells), name
-        errors = [
-            o
-            for c in cells
-            for o in c.outputs
-            if o.output_type == "error" or o.get("name") == "stderr"
-        ]
-        assert not errors, (name, errors)
+        outputs = [output for cell in cells for output in cell.outputs]
+        for output in outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", (name, output)
         assert not foreign, (name, foreign)
 
 
 def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
-    p = yaml.safe_load((lab.folder / "params.yaml").read_text())
+    p = parameters(lab.folder)
     slow = {
         **p,
         "images": 60,
         "certify": {**p["certify"], "n": 20_000},
         "tasks": {"optimize": 31, "certify": 3},
     }
-    (lab.folder / "params.yaml").write_text(yaml.safe_dump(slow))
-    results, kept = lab.folder / "results", lab.folder / "kept"
+    write_parameters(lab.folder, slow)
+    results = lab.folder / "results"
+    kept = lab.folder / "kept"
     shutil.copytree(results, kept)
     notebook = opened("optimize")
     notebook.run()
@@ -65,19 +60,15 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.wait(idle=True)
     notebook.page.wait_for_timeout(500)
-    stopped = [
-        o.ename
-        for c in notebook.saved().cells
-        for o in c.get("outputs", [])
-        if o.output_type == "error"
-    ]
+    outputs = [output for cell in notebook.saved().cells for output in cell.get("outputs", [])]
+    stopped = [output.ename for output in outputs if output.output_type == "error"]
     lines = new[0].read_bytes()
     assert stopped == ["KeyboardInterrupt"] and 6 <= lines.count(b"\n") < 240
     notebook.run()
     assert new[0].read_bytes().startswith(lines[: lines.rfind(b"\n") + 1])
-    assert len(pd.read_csv(results / "rows/digits-l2-0.25.csv")) == 240
+    assert len(pd.read_csv(results / "rows/digits-l2-025.csv")) == 240
     notebook.close()
-    (lab.folder / "params.yaml").write_text(yaml.safe_dump(p))
+    write_parameters(lab.folder, p)
     shutil.rmtree(results)
     kept.rename(results)
     for stage in ("optimize", "certify"):  # what is finished is found again

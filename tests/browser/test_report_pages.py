@@ -1,11 +1,12 @@
-"""The report in a browser, at the width of a phone and of a desk, light and dark, straight from the disk."""
+"""The report in a browser, as wide as a phone and a desk, light and dark, from the disk."""
 
 import shutil
 
 import pytest
 from stages import PICTURES
 
-from ancer import report
+from ancer.workspace.fingerprints import OF_EXPERIMENT
+from ancer.workspace.report.site import write_report
 
 pytestmark = pytest.mark.slow
 WIDTHS = {"phone": 390, "desk": 1280}
@@ -16,19 +17,20 @@ def site(ran, lab):
     folder = lab.folder / "results/notebooks"
     folder.mkdir(exist_ok=True)
     for name in ran:
-        stem = f"{name}-digits-l2-0.25" if name in report.STAGES else name
+        stem = f"{name}-digits-l2-025" if name in OF_EXPERIMENT else name
         if name != "index":
             shutil.copy(lab.folder / f"notebooks/{name}.ipynb", folder / f"{stem}.ipynb")
-    return report.write_report(lab.folder).parent
+    return write_report(lab.folder).parent
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_whole_and_fit(browser, site, width, scheme):
-    context = browser.new_context(
-        viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme
-    )
-    page, asked, failed = context.new_page(), [], []
+    viewport = {"width": WIDTHS[width], "height": 900}
+    context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    page = context.new_page()
+    asked = []
+    failed = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("requestfailed", lambda request: failed.append(request.url))
     for path in sorted(site.glob("*.html")):
@@ -36,18 +38,17 @@ def test_pages_are_whole_and_fit(browser, site, width, scheme):
         page.wait_for_load_state("load")
         page.wait_for_function("[...document.images].every((i) => i.complete)")
         assert page.evaluate("[...document.images].every((i) => i.naturalWidth > 0)"), path.name
-        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width], (
-            f"{path.name} is too wide"
-        )
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= WIDTHS[width], f"{path.name} is too wide"
         size = float(page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)"))
         assert size >= 15
-        if path.stem in ("index", "rows-digits-l2-0.25", "notebook-optimize-digits-l2-0.25"):
-            page.screenshot(
-                path=PICTURES / f"report-{path.stem}-{width}-{scheme}.png", full_page=True
-            )
+        if path.stem in ("index", "rows-digits-l2-025", "notebook-optimize-digits-l2-025"):
+            picture = PICTURES / f"report-{path.stem}-{width}-{scheme}.png"
+            page.screenshot(path=picture, full_page=True)
     assert not failed and all(url.startswith(("file:", "data:")) for url in asked), (failed, asked)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    light = sum(int(v) for v in ground.removeprefix("rgb(").removesuffix(")").split(",")) > 380
+    colors = ground.removeprefix("rgb(").removesuffix(")").split(",")
+    light = sum(map(int, colors)) > 380
     assert light == (scheme == "light")
     context.close()
 
@@ -56,6 +57,6 @@ def test_a_number_leads_to_its_rows(browser, site):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
     page.locator("#T1 + .scroll tbody a").last.click()
-    assert "rows-digits-l2-0.25.html#" in page.url
+    assert "rows-digits-l2-025.html#" in page.url
     assert page.locator(":target").inner_text().endswith(("certificate alone", "with memory"))
     page.close()

@@ -20,13 +20,13 @@ from problems import (
 )
 from scipy.stats import binom, norm
 
+from ancer._contest import FUTILITY
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.memory import Memory
 from ancer.regions.region import ABSTAIN, superset
-from ancer._contest import FUTILITY
 from ancer.selection import REPORTS, certify_best
 
 IMAGES = torch.randint(0, 17, (12, 1, 4, 4), generator=torch.Generator().manual_seed(1)) / 16

@@ -117,6 +117,20 @@ FOREIGN = {
 }
 
 
+def test_a_file_runs_no_function_that_it_names(tmp_path):
+    """Only the caller may name a network of another package; the file's own word is none."""
+    path = tmp_path / "net.safetensors"
+    save(path, MLP(3), arch="ancer.models.networks:MLP", classes=3, provenance={})
+    assert isinstance(load(path, arch="ancer.models.networks:MLP"), MLP)
+    assert "its architecture is 'ancer.models.networks:MLP'" in refused(ValueError, path)
+    marker = tmp_path / "run"
+    marker.mkdir()
+    save(path, MLP(3), arch="os:rmdir", classes=str(marker), provenance={})
+    assert "'os:rmdir'" in refused(ValueError, path)
+    assert "'os:rmdir'" in refused(ValueError, path, arch="mlp")
+    assert marker.is_dir()
+
+
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_safetensors_files_are_named(tmp_path, kind):
     path = tmp_path / "foreign.safetensors"

@@ -866,7 +866,7 @@ def test_unknown_options_are_named(scheme, options, message):
     "scheme, options, message",
     [
         ("smoothadv", {"epsilon": -0.5}, "epsilon .*>= 0.*-0.5"),
-        ("smoothadv", {"epsilon": "1e-3"}, "epsilon .*not 1e-3.*'1e-3'"),
+        ("smoothadv", {"epsilon": "1e-3"}, "epsilon .*must be a number >= 0, found '1e-3'"),
         ("smoothadv", {"steps": 0}, "steps .*whole number >= 1, found 0"),
         ("smoothadv", {"draws": 1.5}, "draws .*whole number >= 1, found 1.5"),
         ("smoothadv", {"warmup": math.nan}, "warmup .*nan"),

@@ -353,10 +353,10 @@ with ThetaStore("{path}", key="k") as thetas:
     done = True
     thread.join()
     print(max(peak, own()) - before)
-theta = read_theta("{path}", [100, 3])["anisotropic"]
+theta = read_theta("{path}", [100, 3], ["anisotropic"])["anisotropic"]
 assert theta[:, 0].tolist() == [100.0, 0.0] and own() - before < 24 << 20
 """
     command = [sys.executable, "-c", code]
     grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert int(grown) < 24 << 20, grown
-    assert read_theta(path, [255])["anisotropic"].unique().tolist() == [252.0]
+    assert read_theta(path, [255], ["anisotropic"])["anisotropic"].unique().tolist() == [252.0]

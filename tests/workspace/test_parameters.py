@@ -3,13 +3,19 @@ written."""
 
 import math
 import re
+import shutil
 import subprocess
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from stages import ANCER, ROOT, parameters, write_parameters
 
+from ancer.training.loop import Recipe
 from ancer.workspace.experiment import Experiment, Profile
-from ancer.workspace.reading import profile_folder, read_parameters
+from ancer.workspace.parameters.models import Parameters
+from ancer.workspace.parameters.reading import profile_folder, read_parameters
+from ancer.workspace.parameters.sections import Statistics, Toy
+from ancer.workspace.parameters.table import parameter_tables
 
 TEXT = (ROOT / "params.yaml").read_text()
 DIGITS = "digits-l2-025"
@@ -18,6 +24,7 @@ DIGITS = "digits-l2-025"
 def opened(folder):
     """A profile as the stage `sources` looks at it before anything is written."""
     profile = Profile.open(folder)
+    profile.check()
     for experiment in profile.experiments.values():
         assert experiment.methods and experiment.certified_methods and experiment.norm
     return profile
@@ -288,6 +295,26 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
     assert written == {"profiles", "profiles/evil", "profiles/evil/params.yaml"}
 
 
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        ("cluster", {"lokal": 2}, "cluster must be {} or have one of local, jobqueue, address"),
+        (f"experiments.{DIGITS}.dataset", "digit", "dataset: unknown data set 'digit': did you"),
+        (f"experiments.{DIGITS}.arch", "resnet2", "arch: unknown architecture 'resnet2': did you"),
+        (f"experiments.{DIGITS}.options", {"weight": 1}, "options: the scheme 'augmentation' has"),
+        ("ablations.settings", [{}, {"drws": 5}], "ablations.settings.1.drws: optimize_anisotropi"),
+        ("ablations.settings", [{"start": "fixd"}], "settings.0.start: found 'fixd', did you mean"),
+    ],
+)
+def test_the_first_stage_finds_what_later_ones_would_stumble_over(tmp_path, place, value, message):
+    folder = changed(tmp_path, place.split("."), value)
+    done = subprocess.run(
+        [ANCER, "sources", str(ROOT / "notebooks")], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode and message in done.stderr
+    assert not (folder / ".build").exists()
+
+
 # --- base and start
 
 
@@ -304,6 +331,7 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
         ("methods.isotropic.start", "isotropic", "start: isotropic -> isotropic is a circle"),
         ("methods.anisotropic.start", "best", "start: 'best' has best_of, so no theta of its own"),
         ("methods.best.best_of", {"fixed": 0.5, "best": 0.5}, "methods.best.best_of"),
+        ("methods.more", {"best_of": {"fixed": 0.5, "best": 0.5}}, "methods.more.best_of"),
         (f"experiments.{DIGITS}", None, f"experiments.{DIGITS}: found None"),
         (f"experiments.{DIGITS}", "digits", f"experiments.{DIGITS}: found 'digits'"),
     ],
@@ -420,3 +448,56 @@ def test_overrides_write_elsewhere():
 def test_overrides_are_checked_too(given, message):
     with pytest.raises(ValueError, match=message):
         Profile.open(ROOT, **given)
+
+
+# --- the page
+
+
+def test_page_of_all_parameters_is_current():
+    """docs/parameters.md, which `ancer parameters` writes."""
+    page = (ROOT / "docs/parameters.md").read_text()
+    assert page == parameter_tables()
+    for section in (Parameters, Toy, Statistics, Recipe):
+        fields = getattr(section, "model_fields", None) or section.__dataclass_fields__
+        for name in fields:
+            assert f"`{name}" in page
+    assert page.count("| `alpha` | number > 0 and < 1 | `0.001` |") == 1
+    assert not re.search(r"\| *\|$", page, flags=re.MULTILINE)  # each has a meaning
+
+
+# --- what `dvc exp run -S` does to the file
+
+FOLDERS = [ROOT, *sorted(path.parent for path in ROOT.glob("profiles/*/params.yaml"))]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("n", [500, 123_456])
+def test_an_override_of_dvc_changes_nothing_else(folder, n, tmp_path):
+    """`dvc exp run -S certify.n=500`, by the function that DVC calls."""
+    before = read_parameters(folder)
+    copy = tmp_path / "params.yaml"
+    shutil.copy(folder / "params.yaml", copy)
+    for path in (ROOT / "profiles").glob("*/published.yaml"):  # where the file says it is
+        for place in (path.name, f"../{path.parent.name}/{path.name}"):
+            (tmp_path / place).parent.mkdir(exist_ok=True)
+            if path.parent == folder or place != path.name:
+                shutil.copy(path, tmp_path / place)
+    apply_overrides(copy, [f"certify.n={n}"])
+    after = read_parameters(tmp_path)
+    assert after.certify.n == n
+    assert after.model_copy(update={"certify": before.certify}) == before
+    assert after.certify.model_copy(update={"n": before.certify.n}) == before.certify
+    assert list(after.methods) == list(before.methods)  # the order of tables
+    assert list(after.experiments) == list(before.experiments)
+
+
+@pytest.mark.parametrize("name", ["digits-l2-025", "digits-l1-05"])
+def test_an_override_of_an_experiment_reaches_those_that_build_on_it_alone(name, tmp_path):
+    copy = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", copy)
+    apply_overrides(copy, [f"experiments.{name}.sigma=0.75"])
+    before = read_parameters(ROOT).experiments
+    after = read_parameters(tmp_path).experiments
+    for other in before:
+        expected = before[other].model_copy(update={"sigma": 0.75} if other == name else {})
+        assert after[other] == expected

@@ -2,6 +2,9 @@
 end to end."""
 
 import inspect
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -13,8 +16,8 @@ from ancer.models import networks, published
 from ancer.noise import LAWS
 from ancer.training import attacks, loop, losses
 from ancer.workspace.experiment import Profile
-from ancer.workspace.fingerprints import write_fingerprints
-from ancer.workspace.parameters import PublishedRecipe
+from ancer.workspace.fingerprints import OF_ALL, OF_EXPERIMENT, write_fingerprints
+from ancer.workspace.parameters.models import PublishedRecipe
 from ancer.workspace.tables import average_certified_radius, certified_accuracy
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/params.yaml"))
@@ -52,6 +55,20 @@ def test_each_profile_is_understood_by_the_code(folder, tmp_path):
         assert [method.name for method in e.certified_methods] == list(profile.methods)
     assert set(profile.parameters.ablations.experiments) <= set(profile.experiments)
     assert write_fingerprints(ROOT / "notebooks", profile.parameters, tmp_path)
+
+
+@pytest.mark.parametrize("folder", [ROOT, *PROFILES], ids=lambda folder: folder.name)
+def test_dvc_finds_a_stage_for_each_experiment(folder, tmp_path):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(folder / name, tmp_path)
+    dvc = [sys.executable, "-m", "dvc"]
+    quiet = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True}
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], **quiet)
+    listed = subprocess.run([*dvc, "stage", "list", "--name-only"], **quiet).stdout.split()
+    experiments = Profile.open(folder).experiments
+    expected = {"sources", *OF_ALL}
+    expected |= {f"{stage}@{name}" for stage in OF_EXPERIMENT for name in experiments}
+    assert set(listed) == expected
 
 
 def test_the_papers_grid():

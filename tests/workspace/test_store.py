@@ -164,11 +164,11 @@ def test_theta_store_resumes_and_joins(tmp_path):
         for chunk in (CHUNKS[2], CHUNKS[0]):
             thetas.add(chunk, theta_of(chunk), seconds=seconds)
         assert thetas.finish(CHUNKS, provenance={}) == {"isotropic": 3.0, "anisotropic": 6.0}
-    theta = read_theta(path, [24, 4])
+    theta = read_theta(path, [24, 4], ["isotropic", "anisotropic"])
     assert theta["isotropic"].tolist() == [24, 4]
     assert theta["anisotropic"].tolist() == [[48], [8]]
     with pytest.raises(ValueError, match="no theta for image 5"):
-        read_theta(path, [4, 5])
+        read_theta(path, [4, 5], ["isotropic"])
 
 
 def with_theta(folder, methods, tensors):
@@ -221,10 +221,10 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the certify stage"):
         read_rows(tmp_path / "none.csv")
     with pytest.raises(FileNotFoundError, match="run the optimize stage"):
-        read_theta(tmp_path / "none.safetensors", [0])
+        read_theta(tmp_path / "none.safetensors", [0], ["isotropic"])
     (tmp_path / "t.safetensors").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"t\.safetensors is truncated"):
-        read_theta(tmp_path / "t.safetensors", [0])
+        read_theta(tmp_path / "t.safetensors", [0], ["isotropic"])
 
 
 def test_row_holds_the_certificate_in_full_precision():

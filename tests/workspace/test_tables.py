@@ -1,18 +1,19 @@
 """Metrics and tables on rows whose answers are known by hand."""
 
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from stages import ROOT, parameters, write_parameters
+from stages import ANCER, ROOT, parameters, write_parameters
 
 from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS
 from ancer.workspace import tables
 from ancer.workspace.experiment import Profile
-from ancer.workspace.parameters import Published
+from ancer.workspace.parameters.sections import Published
 
 ROWS = pd.DataFrame(
     {
@@ -147,12 +148,18 @@ def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(profile):
     """And to the best of several all of theirs, each once."""
     folder = profile.results("timing")
     folder.mkdir(parents=True)
+    total = [4.0, 5.0, 7.0, 7.0]
     optimize = {"isotropic": 1.0, "anisotropic": 2.0}
     certify = dict.fromkeys(("fixed", "isotropic", "anisotropic", "best"), 4.0)
     (folder / "a.optimize.json").write_text(json.dumps({"seconds_per_image": optimize}))
     assert len(tables.timing_table(profile)) == 0  # certification has still to run
     (folder / "a.certify.json").write_text(json.dumps({"seconds_per_image": certify}))
-    assert tables.timing_table(profile)["total [s]"].tolist() == [4.0, 5.0, 7.0, 7.0]
+    assert tables.timing_table(profile)["total [s]"].tolist() == total
+    subprocess.run([ANCER, "timing"], cwd=profile.folder, check=True)
+    written = pd.read_csv(folder / "T4.csv")
+    assert written["total [s]"].tolist() == total
+    assert written["method"].tolist() == [method.label for method in profile.methods.values()]
+    assert "7.0000" in (folder / "T4.md").read_text()
 
 
 COLUMNS = ["r = 0.5", "ACR", "AC-proxy-R"]

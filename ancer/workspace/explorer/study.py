@@ -1,5 +1,6 @@
 """One image, its certificates and what a perturbation does to it: the explorer's numbers."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -136,11 +137,12 @@ class Look:
 
     def limit(self, u: Tensor) -> float:
         """A size beyond all regions in this direction; where there is none, a pixel's move by 1."""
-        reaches = [self.reach(name, u) for name in self.rows]
-        finite = [reach for reach in reaches if 0 < reach < float("inf")]
-        if finite:
-            return 1.3 * max(finite)
-        return (1 / u.abs().max()).item()
+        largest = 0.0
+        for name in self.rows:
+            reach = self.reach(name, u)
+            if reach < math.inf:
+                largest = max(largest, reach)
+        return 1.3 * largest or (1 / u.abs().max()).item()
 
     def network(self, y: Tensor) -> Tensor:
         """The network's class probabilities at y: (K,)."""

@@ -9,10 +9,10 @@ CAPTIONS = {
         "boundary."
     ),
     "F2": (
-        "**F2**. Images, and one random direction of the same proxy size in the isotropic and in "
-        "the anisotropic region's shape: the second moves the pixels that the class does not hang "
-        "on. The size is the anisotropic region's proxy radius, at which both shapes have the same "
-        "volume; only the anisotropic one is certified there."
+        "**F2**. Images, and one random direction of the same proxy size in the shape of two "
+        "methods' regions: the second moves the pixels that the class does not hang on. The size "
+        "is the second region's proxy radius, at which both shapes have the same volume; only the "
+        "second is certified there."
     ),
     "F3": (
         "**F3**. Share of images that are right and certified with a radius of at least $r$: the "
@@ -33,9 +33,9 @@ CAPTIONS = {
         "overlap after it."
     ),
     "F7": (
-        "**F7**. How many times larger the anisotropic region is than the other method's, in "
-        "powers of ten, image by image in order of it (those that both methods certify for one "
-        "class). Above 0 it is larger."
+        "**F7**. How many times larger the one method's region is than the other's, in powers of "
+        "ten, image by image in order of it (those that both methods certify for one class). Above "
+        "0 it is larger."
     ),
     "S1": (
         "**S1**. Left: bounds of one run as they grow with the draws. Right: probability that a "

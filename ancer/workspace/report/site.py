@@ -28,7 +28,7 @@ CERTIFIED = {
     "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
     "T2": "$\\ell_1$ (uniform noise), the best over sigma",
 }
-SUPERSETS = "how often the anisotropic region contains the other method's"
+SUPERSETS = "how often the region of {} contains the other method's"
 EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
 FIGURES = (
     "toy/F1",
@@ -82,28 +82,27 @@ class _Site:
         self.folder.mkdir(parents=True)
         (self.folder / "style.css").write_text(stylesheet())
         pages = self._notebooks()
+        summaries = []
         for name, experiment in self.profile.experiments.items():
             parts = list(self._rows(experiment))
             self._page(f"rows-{name}.html", f"Rows of {name}", "rows.html", parts=parts)
+            summaries.append(self._experiment(experiment, pages))
+        of_all = []
+        for name, page in pages.items():
+            if not name.startswith(tuple(OF_EXPERIMENT)):
+                of_all.append((name, page))
         parameters = self.profile.parameters
         self._page(
             "index.html",
             self.home,
             "index.html",
-            experiments=[
-                self._experiment(experiment, pages)
-                for experiment in self.profile.experiments.values()
-            ],
+            experiments=summaries,
             images=parameters.images,
             n=parameters.certify.n,
             alpha=parameters.certify.alpha,
             tables=list(self._tables()),
             figures=[figure for key in FIGURES for figure in self._figures(key)],
-            notebooks=[
-                (name, page)
-                for name, page in pages.items()
-                if not name.startswith(tuple(OF_EXPERIMENT))
-            ],
+            notebooks=of_all,
         )
         return self.folder / "index.html"
 
@@ -148,7 +147,7 @@ class _Site:
             shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
             yield {
                 "id": f"volumes-{against}",
-                "title": f"Anisotropic against {methods[against].label}",
+                "title": f"{self._compared()} against {methods[against].label}",
                 "text": "",
                 **cells(shown),
             }
@@ -191,7 +190,11 @@ class _Site:
             place = f"rows-{line[experiment]}.html#volumes-{method.name}"
             for column in numbers:
                 links[k, column] = place
-        yield self._table("T3", SUPERSETS, table, links)
+        yield self._table("T3", SUPERSETS.format(self._compared()), table, links)
+
+    def _compared(self) -> str:
+        """The method whose regions are compared with others'."""
+        return self.profile.methods[self.profile.parameters.volumes.of].label
 
     def _table(
         self, name: str, caption: str, table: pd.DataFrame, links: Mapping

@@ -36,7 +36,8 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     methods = experiment.certified_methods
     # its errors before work starts
     experiment.check_theta()
-    read_theta(experiment.file("theta"), data.digest_of)
+    needed = [chosen.name for method in methods for chosen in experiment.methods.chain(method.name)]
+    read_theta(experiment.file("theta"), data.digest_of, needed)
     with runner(experiment) as run:
         provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
         with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
@@ -63,8 +64,9 @@ def _tasks(experiment: Experiment, method: Method, indices: Sequence[int]) -> It
     """The arguments of `certified_rows` for a few images at a time."""
     budget = sampling(experiment)
     theta_file = experiment.file("theta")
+    needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
     for chunk in chunked(indices, experiment.parameters.tasks.certify):
-        yield experiment.data.take(chunk), method, experiment.law, theta_file, budget
+        yield experiment.data.take(chunk), method, experiment.law, theta_file, needed, budget
 
 
 def sampling(experiment: Experiment) -> dict[str, Any]:
@@ -107,14 +109,15 @@ def certified_rows(
     method: Method,
     law: Noise,
     theta_file: Path,
+    needed: Sequence[str],
     budget: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Rows of `method` for the images of `data`.
 
-    law: the noise of training; theta_file: theta of the methods that have a function. budget: n0,
-    n, alpha, seed, exact and lattice of `certify`.
+    law: the noise of training; theta_file: holds theta of the methods that have a function; needed:
+    those of them that `method` needs. budget: n0, n, alpha, seed, exact and lattice of `certify`.
     """
-    chosen = read_theta(theta_file, data.digest_of)
+    chosen = read_theta(theta_file, data.digest_of, needed)
     labels = zip(data.labels.tolist(), data.digests, strict=True)
     seed = budget["seed"]
 

@@ -96,8 +96,10 @@ def _mean(found: Sequence[Any], what: str) -> float:
 def _subject(experiment: Experiment) -> tuple[Dataset, dict[str, Noise]]:
     """The first images of an experiment, and each method's noise round them."""
     data = experiment.some_data(experiment.parameters.statistics.images)
-    law = type(experiment.law)
-    return data, {name: law(theta) for name, theta in experiment.theta(data).items()}
+    noises = {}
+    for name, theta in experiment.theta(data).items():
+        noises[name] = type(experiment.law)(theta)
+    return data, noises
 
 
 def against_baseline(

@@ -6,7 +6,7 @@ from torch import nn
 from ancer._arithmetic import machine
 from ancer.datasets.dataset import Dataset
 from ancer.models import checkpoints
-from ancer.models.networks import build
+from ancer.models.networks import architecture, build
 from ancer.models.published import load_published
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
@@ -14,7 +14,7 @@ from ancer.workspace.experiment import Experiment, device
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.notebooks import report_epochs
-from ancer.workspace.parameters import PublishedRecipe
+from ancer.workspace.parameters.models import PublishedRecipe
 
 
 def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
@@ -30,7 +30,7 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     data = experiment.training_data()
     seed = experiment.parameters.seed
     settings = recipe.recipe(experiment.section.options)
-    code = code_of(train, build)
+    code = code_of(train, build, architecture(experiment.section.arch))
     key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
     torch.manual_seed(seed)
     network = build(experiment.section.arch, len(data.classes)).to(device())

@@ -91,10 +91,13 @@ def theta_provenance(path: str | Path) -> dict[str, Any]:
         return json.loads(file.metadata()["provenance"])
 
 
-def read_theta(path: str | Path, images: Mapping[int, str]) -> dict[str, Tensor]:
-    """theta of each method for some images, number -> digest, from a finished file.
+def read_theta(
+    path: str | Path, images: Mapping[int, str], methods: Sequence[str]
+) -> dict[str, Tensor]:
+    """theta of some methods for some images, number -> digest, from a finished file.
 
-    No more of it is read. Raises ValueError for an image that it does not have, or has otherwise.
+    No more of it is read. Raises FileNotFoundError without the file, ValueError for a method or an
+    image that it does not have, or that it has otherwise.
     """
     with _opened(path) as file:
         there = file.get_tensor("indices").tolist()
@@ -114,10 +117,13 @@ def read_theta(path: str | Path, images: Mapping[int, str]) -> dict[str, Tensor]
                 )
             at.append(k)
         found = {}
-        for name in file.keys():
-            if name != "indices":
-                whole: Any = file.get_slice(name)
-                found[name] = torch.cat([whole[k : k + 1] for k in at])
+        for name in methods:
+            if name not in file.keys():
+                raise ValueError(
+                    f"{path} has no theta of method {name}: run the optimize stage (dvc repro)"
+                )
+            whole: Any = file.get_slice(name)
+            found[name] = torch.cat([whole[k : k + 1] for k in at])
         return found
 
 

@@ -1,0 +1,150 @@
+"""params.yaml as a whole: recipes of training, methods, experiments, and the sections."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Tag, model_validator
+
+from ancer.training.loop import Recipe
+from ancer.workspace.parameters.fields import (
+    Count,
+    Name,
+    Positive,
+    Section,
+    Share,
+    Whole,
+    section_of,
+)
+from ancer.workspace.parameters.sections import (
+    Ablations,
+    Certify,
+    Evaluate,
+    Figures,
+    MemorySection,
+    Published,
+    Statistics,
+    Tables,
+    Tasks,
+    Toy,
+    Volumes,
+)
+
+
+class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
+    """How networks are trained, and on which images."""
+
+    every: Count = 1
+    """Every so many of the training images."""
+
+    @model_validator(mode="after")
+    def _in_domain(self) -> "TrainingRecipe":
+        self.recipe()
+        return self
+
+    def recipe(self, options: Mapping[str, Any] | None = None) -> Recipe:
+        """What `train` takes, with an experiment's own options of the scheme."""
+        values = self.model_dump(exclude={"every"})
+        return Recipe(**{**values, "options": {**self.options, **(options or {})}})
+
+
+class PublishedRecipe(Section):
+    """A checkpoint of others in place of training; the experiment's options name the file."""
+
+    scheme: Literal["published"]
+    """Read instead of trained."""
+    source: str
+    """Who published it: a key of `models.published.SOURCES`."""
+
+
+def _kind(recipe: object) -> str:
+    scheme = recipe.get("scheme") if isinstance(recipe, dict) else getattr(recipe, "scheme", None)
+    return "published" if scheme == "published" else "trained"
+
+
+AnyRecipe = Annotated[
+    Annotated[TrainingRecipe, Tag("trained")] | Annotated[PublishedRecipe, Tag("published")],
+    Discriminator(_kind),
+]
+
+
+class MethodSection(Section):
+    """How theta is chosen; what is not named here is an option of the function `theta`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    label: str | None = None
+    """How tables and figures call it; its name where there is none."""
+    theta: str | None = None
+    """The function that chooses theta, as a dotted path; none: theta of the training noise."""
+    start: Name | None = None
+    """The method from whose theta it starts."""
+    best_of: dict[Name, Share] | None = None
+    """Certify several methods, each at its share of alpha, and report the largest region."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the function `theta`."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MethodSection":
+        if self.best_of is not None and (self.theta or self.start or self.options):
+            raise ValueError("a method with best_of has no theta, start or options of its own")
+        if self.theta is None and (self.start or self.options):
+            raise ValueError("without theta a method has no start and no options")
+        if self.theta is not None and self.start is None:
+            raise ValueError("theta needs a start: the method from whose theta it starts")
+        if self.best_of and sum(self.best_of.values()) > 1 + 1e-9:
+            raise ValueError("the shares of best_of must sum to at most 1")
+        return self
+
+
+class ExperimentSection(Section):
+    """One network on one data set under one noise."""
+
+    dataset: str
+    """Its name or path (data/README.md)."""
+    arch: str
+    """The network: a key of `models.networks.ARCHITECTURES`, or "package.module:function"."""
+    noise: str
+    """gaussian certifies l2, uniform certifies l1 (lambda = sqrt(3) * sigma)."""
+    sigma: Positive
+    """Standard deviation of the training noise."""
+    training: Name
+    """A recipe of `train`."""
+    options: dict[str, Any] = {}
+    """Options of the recipe's scheme, or the file of a published checkpoint."""
+    methods: list[Name] | None = None
+    """Methods to certify here; those of `certify` where none are named."""
+    method_options: dict[Name, dict[str, Any]] = {}
+    """Options of methods that this experiment has different."""
+
+
+class Parameters(Section):
+    """A profile's parameters."""
+
+    root: str = "."
+    """The way from the profile's folder to the project's, for DVC."""
+    seed: Whole = 0
+    """Of all random streams."""
+    images: Count
+    """Test images of each data set: of every so many, the first so many."""
+    every: Count = 1
+    """Every so many of the test images."""
+    cluster: dict[str, Any] = {}
+    """Who optimizes and certifies: {} this process; {local: 4} processes; a Dask cluster."""
+    tasks: Tasks = Tasks()
+    evaluate: Evaluate = Evaluate()
+    toy: Toy = Toy()
+    train: dict[Name, AnyRecipe] = {}
+    methods: dict[Name, MethodSection] = {}
+    certify: Certify = Certify()
+    memory: MemorySection = MemorySection()
+    volumes: Volumes = Volumes()
+    tables: Tables = Tables()
+    figures: Figures = Figures()
+    statistics: Statistics = Statistics()
+    ablations: Ablations = Ablations()
+    published: list[Published] = []
+    experiments: dict[Name, ExperimentSection]
+    """By name."""

@@ -1,0 +1,56 @@
+"""The examples of docstrings run and give what they say."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import ancer
+
+PACKAGE = Path(ancer.__file__).parent
+
+
+def module_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("ancer", *[part for part in parts if part != "__init__"]))
+
+
+MODULES = [module_of(path) for path in sorted(PACKAGE.rglob("*.py"))]
+# the explorer needs its widgets, and a browser
+MODULES = [name for name in MODULES if not name.startswith("ancer.workspace.explorer")]
+
+
+def examples_of(name):
+    """The docstrings of a module that hold examples."""
+    found = doctest.DocTestFinder().find(importlib.import_module(name), name)
+    return [test for test in found if test.examples]
+
+
+EXAMPLES = [test for name in MODULES for test in examples_of(name)]
+
+
+@pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)
+def test_example(test, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    public = {name: getattr(ancer, name) for name in ancer.__all__}
+    test = doctest.DocTest(
+        test.examples,
+        {"torch": torch, "nn": nn, "ancer": ancer, **public, **test.globs},
+        test.name,
+        test.filename,
+        test.lineno,
+        test.docstring,
+    )
+    said = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        results = runner.run(test, out=said.append)
+    assert results.attempted and not results.failed, "".join(said)
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 5
