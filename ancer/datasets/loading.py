@@ -7,7 +7,7 @@ import torch
 
 from ancer.datasets.dataset import Dataset, Split
 from ancer.datasets.images import ARCHIVES, image_files, path_and_size
-from ancer.datasets.named import DATASETS
+from ancer.datasets.named import DATASETS, FOLDERS
 from ancer.registry import find
 
 Maker = Callable[[str, Path], Split]
@@ -76,6 +76,16 @@ def maker_of(name: str) -> Maker | None:
         return find(name, DATASETS, "data set")
     except ValueError as error:
         raise ValueError(f"{error}; a path has a '/', such as './mine'") from None
+
+
+def place_of(name: str, folder: str | Path = ".") -> Path | None:
+    """The file or folder that a data set is read from; None where a function makes it."""
+    path, _ = path_and_size(name)
+    if maker_of(name) is None:
+        return Path(folder) / path
+    if name in FOLDERS:
+        return Path(folder) / FOLDERS[name]
+    return None
 
 
 def _split(name: str, folder: Path, split: str) -> Split:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ancer.datasets.dataset import Split
 
+FOLDERS = {"cifar10": "data/cifar10"}  # of those that are files, below the profile's folder
+
 
 def digits(split: str, folder: Path) -> Split:
     """UCI handwritten digits (scikit-learn): 1,797 images (1, 8, 8) on the lattice 1/16."""
@@ -46,7 +48,7 @@ def cifar10(split: str, folder: Path) -> Split:
     """CIFAR-10, images (3, 32, 32), in folder/data/cifar10; downloaded when it is not there."""
     from torchvision.datasets import CIFAR10
 
-    root = folder / "data/cifar10"
+    root = folder / FOLDERS["cifar10"]
     try:
         data = CIFAR10(root, train=split == "train", download=True)  # compares the md5 sums
     except (OSError, RuntimeError) as error:

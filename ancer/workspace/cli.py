@@ -24,13 +24,16 @@ def sources(
 ) -> None:
     """Check params.yaml, and write what each stage depends on to .build/fingerprints."""
     from ancer.workspace.cluster import check_cluster
+    from ancer.workspace.digests import data_digests
     from ancer.workspace.experiment import Profile
     from ancer.workspace.fingerprints import write_fingerprints
 
     opened = Profile.open(profile)
     opened.check()
     check_cluster(opened.parameters.cluster)
-    write_fingerprints(notebooks, opened.parameters, opened.folder / ".build/fingerprints")
+    folder = opened.folder / ".build/fingerprints"
+    digests = data_digests(opened.folder, opened.parameters)
+    write_fingerprints(notebooks, opened.parameters, folder, digests=digests)
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ancer._files import sha256_of
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
@@ -19,34 +21,11 @@ from ancer.workspace.fingerprints import visible
 from ancer.workspace.methods import Method, Methods, check_ablations, methods_of
 from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
+from ancer.workspace.places import FILES, FOLDERS, MADE_FROM, TRIAL
+from ancer.workspace.store.columns import check_images, check_numbers
+from ancer.workspace.store.provenance import compare, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
-from ancer.workspace.store.theta import read_theta
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-# where a profile keeps what; {name} is the experiment's
-FILES = {
-    "checkpoint": "data/checkpoints/{name}.safetensors",
-    "theta": "data/theta/{name}.safetensors",
-    "rows": "results/rows/{name}.csv",
-    "answers": "results/memory/{name}.csv",
-    "ablations": "results/ablations/{name}.csv",
-    "volumes": "results/volumes.csv",
-    "toy": "data/toy/{name}.safetensors",
-}
-FOLDERS = {
-    "tables": "results/tables",
-    "metrics": "results/metrics",
-    "figures": "results/figures",
-    "toy": "results/toy",
-    "statistics": "results/statistics",
-    "ablations": "results/ablations",
-    "timing": "results/timing",
-    "notebooks": "results/notebooks",
-    "report": "results/report",
-}
-TRIAL = ".build/trial"
+from ancer.workspace.store.theta import read_theta, theta_provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +104,33 @@ class Profile:
     def results(self, kind: str) -> Path:
         """The folder to which this stage writes tables, figures, ..."""
         return self.output / FOLDERS[kind]
+
+    def record(self, kind: str) -> None:
+        """Write beside finished results what they were made from; kind: a key of MADE_FROM."""
+        path = self.target(kind) if kind in FILES else self.results(kind)
+        write_provenance(path, self._sources(kind))
+
+    def verify(self, kind: str) -> Path:
+        """Where results are; ValueError where they are not of what there is now."""
+        path = self.folder / FOLDERS[kind] if kind in FOLDERS else self.file(kind)
+        read_provenance(path, self._sources(kind), kind)
+        return path
+
+    def _sources(self, kind: str) -> dict[str, Any]:
+        """sha256 of the results that others are made from, as they are now."""
+        found: dict[str, Any] = {}
+        for source in MADE_FROM[kind]:
+            if "{name}" not in FILES[source]:
+                found[source] = sha256_of(self.file(source))
+                continue
+            found[source] = {}
+            for name in self.parameters.experiments:
+                found[source][name] = sha256_of(self.file(source, name))
+        return found
+
+    def volumes(self) -> pd.DataFrame:
+        """Regions compared, where they are of the certificates that there are."""
+        return pd.read_csv(self.verify("volumes"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +234,55 @@ class Experiment:
         """Its network as it is evaluated."""
         return self.evaluated(self.network())
 
-    def rows(self) -> "pd.DataFrame":
-        """Its certificates."""
-        return read_rows(self.file("rows"))
+    @cached_property
+    def theta_provenance(self) -> dict[str, Any]:
+        """What its theta was chosen for: ValueError unless that is the network that there is."""
+        path = self.file("theta")
+        record = theta_provenance(path)
+        compare(path, record, {"checkpoint": self.sha256("checkpoint")}, "optimize")
+        return record
+
+    def sha256(self, kind: str) -> str:
+        """sha256 of a result of an earlier stage."""
+        return sha256_of(self.file(kind))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What its certificates were made from: as params.yaml, network and theta are now.
+
+        Raises FileNotFoundError or ValueError that say which notebook to run.
+        """
+        section = self.parameters.certify
+        now: dict[str, Any] = {
+            "noise": [self.section.noise, self.section.sigma],
+            "n0": section.n0,
+            "n": section.n,
+            "alpha": section.alpha,
+        }
+        for kind in ("checkpoint", "theta"):
+            if self.file(kind).is_file():  # tables need neither
+                now[kind] = self.sha256(kind)
+        return read_provenance(self.file("rows"), now, "certify")
+
+    def rows(self, data: Dataset | None = None) -> pd.DataFrame:
+        """Its certificates, where all that they were made from is as it was.
+
+        data: images that they must be of. Gap and radius are computed again from the votes. Raises
+        FileNotFoundError or ValueError that say which notebook to run.
+        """
+        path = self.file("rows")
+        provenance = self.provenance
+        rows = read_rows(path)
+        check_numbers(rows, type(self.law), provenance, path)
+        if data is not None:
+            check_images(rows, data.digest_of, path)
+        return rows
+
+    def answers(self) -> pd.DataFrame:
+        """Its answers through a memory, where they are of the certificates that there are."""
+        path = self.file("answers")
+        read_provenance(path, {"rows": self.sha256("rows")}, "memory")
+        return pd.read_csv(path)
 
     def theta(self, data: Dataset, lattice: float | None = None) -> dict[str, Tensor]:
         """theta of each method round some of its images, as it is sampled.
@@ -238,8 +290,9 @@ class Experiment:
         lattice: on which noise is drawn. What a function chose, from the optimize stage; elsewhere
         that of the training noise.
         """
+        _ = self.theta_provenance
         names = [method.name for method in self.methods.chosen()]
-        chosen = read_theta(self.file("theta"), data.indices, names)
+        chosen = read_theta(self.file("theta"), data.digest_of, names)
         found = {}
         for method in self.methods.values():
             if method.best_of is None:

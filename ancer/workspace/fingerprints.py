@@ -16,6 +16,7 @@ from ancer.datasets.loading import maker_of
 from ancer.models.networks import architecture
 from ancer.noise import LAWS
 from ancer.registry import find
+from ancer.workspace.digests import Digests
 from ancer.workspace.imports import PACKAGE, hash_of_modules, imports
 from ancer.workspace.methods import theta_function
 from ancer.workspace.parameters.fields import Section
@@ -93,6 +94,17 @@ OF_ALL: dict[str, tuple[str, ...]] = {
     ),
     "report": ("images", "methods", "certify", "volumes.of", "experiments", "train"),
 }
+# the stages that read images, and of which splits
+READS = {
+    "train": ("train", "test"),
+    "optimize": ("test",),
+    "certify": ("test",),
+    "memory": ("test",),
+    "volumes": ("test",),
+    "statistics": ("test",),
+    "ablations": ("test",),
+    "figures": ("test",),
+}
 NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}
 # the stages that call the functions of methods
 CHOOSING = ("optimize",)
@@ -156,13 +168,24 @@ def _plain(value: Any) -> Any:
 
 
 def fingerprint(
-    notebooks: Path, parameters: Parameters, stage: str, experiment: str | None = None
+    notebooks: Path,
+    parameters: Parameters,
+    stage: str,
+    experiment: str | None = None,
+    *,
+    digests: Digests,
 ) -> dict[str, Any]:
-    """Of a stage: hashes of its notebook and of the code that this imports, and its parameters."""
+    """Of a stage: hashes of its notebook, of the code that this imports and of the images that it
+    reads, and its parameters. Where a data set lies is none of it."""
     seen = visible(parameters, stage, experiment)
     plain = _plain(seen)
     for name in FREE:
         plain.pop(name)
+    data = {}
+    for name, section in plain.get("experiments", {}).items():
+        section["dataset"] = Path(section["dataset"]).name
+        if stage in READS:
+            data[name] = {split: digests[name].get(split) for split in READS[stage]}
     modules = set(_named_modules(seen, stage))
     if stage in NOT_NOTEBOOKS:
         modules.add(NOT_NOTEBOOKS[stage])
@@ -171,7 +194,7 @@ def fingerprint(
         source = notebook_source(notebooks / f"{stage}.ipynb")
         modules |= imports(_code(source))
         page = hashlib.sha256(source.encode()).hexdigest()[:16]
-    return {"page": page, "code": hash_of_modules(modules), "parameters": plain}
+    return {"page": page, "code": hash_of_modules(modules), "data": data, "parameters": plain}
 
 
 def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
@@ -215,17 +238,20 @@ def _code(source: str) -> str:
     return "\n".join(cells)
 
 
-def write_fingerprints(notebooks: Path, parameters: Parameters, folder: Path) -> list[Path]:
+def write_fingerprints(
+    notebooks: Path, parameters: Parameters, folder: Path, *, digests: Digests
+) -> list[Path]:
     """Write folder/<stage>.json and folder/<stage>/<experiment>.json; returns what it wrote.
 
-    A file is the same, byte for byte, as long as the stage has nothing new to do.
+    digests: of the images of each experiment. A file is the same, byte for byte, as long as the
+    stage has nothing new to do.
     """
     found: dict[str, Mapping] = {}
     for stage in OF_ALL:
-        found[f"{stage}.json"] = fingerprint(notebooks, parameters, stage)
+        found[f"{stage}.json"] = fingerprint(notebooks, parameters, stage, digests=digests)
     for stage in OF_EXPERIMENT:
         for name in parameters.experiments:
-            print_of = fingerprint(notebooks, parameters, stage, name)
+            print_of = fingerprint(notebooks, parameters, stage, name, digests=digests)
             found[f"{stage}/{name}.json"] = print_of
     written = []
     for name, content in found.items():

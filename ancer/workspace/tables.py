@@ -54,7 +54,7 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
 def both_answers(experiment: Experiment) -> pd.DataFrame:
     """Certificates alone and answers with memory in one table, told apart by `answer`."""
     alone = experiment.rows().assign(answer=ALONE)
-    answers = pd.read_csv(experiment.file("answers")).assign(answer=WITH_MEMORY)
+    answers = experiment.answers().assign(answer=WITH_MEMORY)
     return pd.concat([alone, answers])
 
 

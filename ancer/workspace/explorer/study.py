@@ -23,7 +23,7 @@ class Study:
 
     def __init__(self, name: str, *, profile: str | Path | None = None):
         self.experiment = Experiment.open(name, profile=profile)
-        rows = self.experiment.rows()
+        rows = self.experiment.rows(self.experiment.data)
         self.rows = rows.set_index(["method", "idx"])
         self.methods = rows["method"].unique().tolist()
         self.data = self.experiment.data

@@ -3,7 +3,6 @@
 It is read without a network.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.figures.captions import CAPTIONS
 from ancer.workspace.fingerprints import OF_EXPERIMENT
+from ancer.workspace.places import MADE_FROM
 from ancer.workspace.report.pages import (
     TEMPLATES,
     cells,
@@ -51,20 +51,13 @@ def write_report(folder: str | Path | None = None) -> Path:
 
     An index with the tables, whose numbers lead to the rows that they are made of, the figures and
     the provenance of each experiment; a page for each experiment's rows and for each executed
-    notebook. No page needs a network. Raises FileNotFoundError that says what to run where a result
-    is missing.
+    notebook. No page needs a network. Raises FileNotFoundError or ValueError that says what to run
+    where a result is missing or was made from others than there are.
     """
     profile = Profile.open(folder, stage="report")
-    _check(profile)
+    for kind in MADE_FROM:
+        profile.verify(kind)
     return _Site(profile).write()
-
-
-def _check(profile: Profile) -> None:
-    for experiment in profile.experiments.values():
-        rows = experiment.file("rows")
-        for path in (rows, rows.with_suffix(".json"), experiment.file("answers")):
-            if not path.is_file():
-                raise FileNotFoundError(f"no {path}: run the pipeline (dvc repro) first")
 
 
 class _Site:
@@ -128,12 +121,12 @@ class _Site:
     def _rows(self, experiment: Experiment) -> Iterator[dict[str, Any]]:
         """The rows of an experiment by method and kind of answer, and its volumes."""
         methods = experiment.methods
+        tables = {"rows": experiment.rows(), "memory": experiment.answers()}
         for kind, answer in KINDS.items():
-            path = self.results / kind / f"{experiment.name}.csv"
-            for method, rows in pd.read_csv(path).groupby("method", sort=False):
+            for method, rows in tables[kind].groupby("method", sort=False):
                 numbers = summary(rows).items()
                 means = ", ".join(f"{what} {round_down(value)}" for what, value in numbers)
-                hidden = ["method", "seed", "arithmetic"]
+                hidden = ["method", "image", "seed", "arithmetic"]
                 shown = rows.drop(columns=hidden, errors="ignore").map(six_digits)
                 yield {
                     "id": f"{method}-{kind}",
@@ -141,7 +134,7 @@ class _Site:
                     "text": f"{means}.",
                     **cells(shown),
                 }
-        volumes = pd.read_csv(self.results / "volumes.csv")
+        volumes = self.profile.volumes()
         ours = volumes[volumes["experiment"] == experiment.name]
         for against, rows in ours.groupby("against", sort=False):
             shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
@@ -231,8 +224,7 @@ class _Site:
     def _experiment(self, experiment: Experiment, pages: Mapping[str, str]) -> dict[str, Any]:
         """What an experiment is, its pages, and where its numbers come from."""
         section = experiment.section
-        record = json.loads(experiment.file("rows").with_suffix(".json").read_text())
-        provenance = pd.json_normalize(record, sep=": ").iloc[0]
+        provenance = pd.json_normalize(experiment.provenance, sep=": ").iloc[0]
         stages = {}
         for stage in OF_EXPERIMENT:
             page = pages.get(f"{stage}-{experiment.name}")
@@ -240,7 +232,7 @@ class _Site:
                 stages[stage] = page
         return {
             "name": experiment.name,
-            "text": f"{section.dataset}, {section.arch}, {section.noise} noise of sigma "
+            "text": f"{Path(section.dataset).name}, {section.arch}, {section.noise} noise of sigma "
             f"{section.sigma:g}, trained by {section.training}",
             "pages": list(stages.items()),
             "provenance": sorted(provenance.items()),

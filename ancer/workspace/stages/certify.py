@@ -35,7 +35,7 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     data = experiment.data
     methods = experiment.certified_methods
     # its errors before work starts
-    experiment.check_theta()
+    _ = experiment.theta_provenance
     needed = [chosen.name for method in methods for chosen in experiment.methods.chain(method.name)]
     read_theta(experiment.file("theta"), data.digest_of, needed)
     with runner(experiment) as run:

@@ -38,8 +38,8 @@ def _methods(experiment: Experiment) -> list[str]:
 
 def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate, int]]:
     """The certificates of a method as they were made, and the labels, in dataset order."""
-    rows = experiment.rows()
-    evaluation = Evaluation(**experiment.provenance()["evaluation"])
+    rows = experiment.rows(experiment.data)
+    evaluation = Evaluation(**experiment.provenance["evaluation"])
     of_method = rows[rows["method"] == method]
     data = experiment.data.take(of_method["idx"].tolist())
     theta = experiment.theta(data, experiment.lattice)

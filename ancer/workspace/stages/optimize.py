@@ -28,7 +28,9 @@ def choose_theta(experiment: Experiment) -> None:
     parameters = experiment.parameters
     methods = experiment.methods.chosen()
     data = experiment.data
-    chunks = [dict(some) for some in chunked(list(data.digest_of.items()), parameters.tasks.optimize)]
+    chunks = [
+        dict(some) for some in chunked(list(data.digest_of.items()), parameters.tasks.optimize)
+    ]
     with runner(experiment) as run:
         provenance = {
             "checkpoint": run.network.sha256,

@@ -18,12 +18,13 @@ def compare_regions(profile: Profile) -> pd.DataFrame:
         lines += _compared(experiment)
     volumes = pd.DataFrame(lines).astype({"superset": "Int64"})
     write_text(profile.target("volumes"), volumes.to_csv(index=False))
+    profile.record("volumes")
     return volumes
 
 
 def _compared(experiment: Experiment) -> list[dict]:
     section = experiment.parameters.volumes
-    rows = experiment.rows()
+    rows = experiment.rows(experiment.data)
     by_method = dict(list(rows.set_index("idx").groupby("method")))
     indices = by_method[section.of].index.tolist()
     data = experiment.data.take(indices)

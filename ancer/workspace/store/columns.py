@@ -1,10 +1,17 @@
 """The columns of rows: certificates and answers, in full precision."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from ancer.certification import Certificate
+from ancer.confidence import clopper_pearson
+from ancer.noise import Noise, gap_of
 from ancer.regions.memory import Answer
-from ancer.regions.region import Region
+from ancer.regions.region import ABSTAIN, Region
 from ancer.selection import Best
 
 
@@ -56,6 +63,53 @@ def best_row(best: Best, *, method: str, label: int, image: str, seed: int) -> d
         best.certificate, method=method, label=label, image=image, seed=seed, draws=best.draws
     )
     return {**certified, "candidate": best.names[0], "alpha": best.alpha}
+
+
+def check_numbers(
+    rows: pd.DataFrame, law: type[Noise], provenance: Mapping[str, Any], path: Path
+) -> None:
+    """Raise ValueError unless bounds, gaps and radii are those of the votes.
+
+    provenance: n, alpha, and best_of, the shares of alpha of each method that is the best of
+    others.
+    """
+    n = provenance["n"]
+    alpha = provenance["alpha"]
+    share = np.ones(len(rows))
+    for k, row in enumerate(rows.itertuples()):
+        shares = provenance["best_of"].get(row.method, {})
+        share[k] = shares.get(row.candidate, 1.0)
+    # 1. the bound, of which noise on a lattice takes a little
+    count = rows["count"].to_numpy()
+    right = ((rows["n"] == n) & (rows["alpha"] == alpha)).to_numpy() & (0 <= count) & (count <= n)
+    bound = clopper_pearson(count.clip(0, n), n, alpha * share)
+    lower = rows["p_a_lower"].to_numpy()
+    right &= (lower <= bound + 1e-9) & (lower >= bound - 1e-5)
+    # 2. the gap, 0 where it abstains
+    certified = rows["prediction"].to_numpy() != ABSTAIN
+    gap = np.where(certified, gap_of(law(1.0), lower), 0.0)
+    right &= np.isclose(rows["gap"], gap, rtol=1e-9, atol=0)
+    # 3. the sizes, of gap and theta
+    right &= np.isclose(rows["radius"], gap * rows["theta_min"], rtol=1e-9, atol=0)
+    right &= np.isclose(rows["proxy_radius"], gap * rows["theta_gmean"], rtol=1e-9, atol=0)
+    largest = np.minimum(rows["proxy_radius"], 1) * (1 + 1e-9)
+    right &= (rows["box_proxy_radius"] <= largest).to_numpy()
+    _refuse_first(rows, right, path, "has gap or radii that its votes do not give")
+
+
+def check_images(rows: pd.DataFrame, digests: Mapping[int, str], path: Path) -> None:
+    """Raise ValueError for a row of an image that is now another one; digests: of the images."""
+    now = rows["idx"].map(digests)
+    right = (now.isna() | (now == rows["image"])).to_numpy()
+    _refuse_first(rows, right, path, "was made for another image of that number")
+
+
+def _refuse_first(rows: pd.DataFrame, right: np.ndarray, path: Path, problem: str) -> None:
+    for k in np.flatnonzero(~right):
+        raise ValueError(
+            f"line {k + 2} of {path} (method {rows['method'][k]}, image {rows['idx'][k]}) "
+            f"{problem}: run the certify notebook (dvc repro) again"
+        )
 
 
 def answer_row(

@@ -1,5 +1,6 @@
 """What a file was made from, in a JSON file beside it, and whether that is what there is now."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,24 @@ from ancer._files import sha256_of, write_text
 
 
 def provenance_file(path: Path) -> Path:
-    """Where the provenance of a file stands."""
-    return path.with_suffix(".json")
+    """Where the provenance of a file or folder stands."""
+    return path / "provenance.json" if path.is_dir() else path.with_suffix(".json")
+
+
+def content_of(path: Path) -> str:
+    """sha256 of a file, or of all files in a folder with their names, its provenance apart."""
+    if not path.is_dir():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file != provenance_file(path):
+            digest.update(f"{file.relative_to(path).as_posix()}\n{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def write_provenance(path: Path, made_from: Mapping[str, Any]) -> None:
-    """Write what `path` was made from, and its own sha256."""
-    record = {**made_from, "sha256": sha256_of(path)}
+    """Write what the file or folder `path` was made from, and its own sha256."""
+    record = {**made_from, "sha256": content_of(path)}
     text = json.dumps(record, indent=2, sort_keys=True)
     write_text(provenance_file(path), text + "\n")
 
@@ -29,16 +41,24 @@ def read_provenance(path: Path, made_from: Mapping[str, Any], notebook: str) -> 
     again = f"run the {notebook} notebook (dvc repro) again"
     beside = provenance_file(path)
     for file in (path, beside):
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(f"no {file}: run the {notebook} notebook (dvc repro) first")
     try:
         record = json.loads(beside.read_text())
         own = record["sha256"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{beside} is damaged: {again}") from None
-    if own != sha256_of(path):
+    if own != content_of(path):
         raise ValueError(f"{path} is not as it was written: {again}")
-    for name, value in made_from.items():
-        if record.get(name) != value:
-            raise ValueError(f"{path} was made from other {name} than there are now: {again}")
+    compare(path, record, made_from, notebook)
     return record
+
+
+def compare(path: Path, record: Mapping[str, Any], now: Mapping[str, Any], notebook: str) -> None:
+    """Raise ValueError where the record of `path` says of a name another value than `now`."""
+    for name, value in now.items():
+        if record.get(name) != value:
+            raise ValueError(
+                f"{path} was made with {name} = {record.get(name)!r}, now it is {value!r}: "
+                f"run the {notebook} notebook (dvc repro) again"
+            )

@@ -77,6 +77,7 @@ class ThetaStore(Locked):
             whole[name] = mapped.reshape(shape)
         digests = [digest for chunk in chunks for digest in chunk.values()]
         metadata = {
+            "sha256": _digest(whole),
             "provenance": json.dumps(provenance, sort_keys=True),
             "images": json.dumps(digests),
         }
@@ -85,10 +86,25 @@ class ThetaStore(Locked):
         return seconds
 
 
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors and their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}\n".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
+
+
 def theta_provenance(path: str | Path) -> dict[str, Any]:
-    """What a finished file was made from."""
+    """What a finished file was made from; ValueError where it is no longer as it was written."""
     with _opened(path) as file:
-        return json.loads(file.metadata()["provenance"])
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if _digest(tensors) != metadata["sha256"]:
+        raise ValueError(
+            f"{path} is not as it was written: run the optimize notebook (dvc repro) again"
+        )
+    return json.loads(metadata["provenance"])
 
 
 def read_theta(

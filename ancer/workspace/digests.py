@@ -1,0 +1,68 @@
+"""What the images of an experiment are, by their content: the same wherever they lie."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from ancer._files import write_text
+from ancer.datasets.loading import load, place_of
+from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
+
+MISSING = "missing"
+Digests = dict[str, dict[str, str]]
+
+
+def data_digests(folder: Path, parameters: Parameters) -> Digests:
+    """sha256 of the images that each experiment reads: its name -> split -> digest.
+
+    To look at them takes seconds; .build/data.json remembers it, as long as no file of the data set
+    has another size or time.
+    """
+    memory = folder / ".build/data.json"
+    known = json.loads(memory.read_text()) if memory.is_file() else {}
+    found: Digests = {}
+    seen = {}
+    for name, section in parameters.experiments.items():
+        found[name] = {}
+        for split, choice in _choices(section, parameters).items():
+            key = json.dumps([section.dataset, split, choice, _state(section.dataset, folder)])
+            if key not in known:
+                known[key] = _digest(section.dataset, folder, split, choice)
+            found[name][split] = seen[key] = known[key]
+    kept = {}
+    for key, digest in seen.items():
+        if digest != MISSING and json.loads(key)[-1] is not None:
+            kept[key] = digest
+    write_text(memory, json.dumps(kept, indent=1) + "\n")
+    return found
+
+
+def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, dict[str, int]]:
+    """By split, which of its images an experiment reads."""
+    choices = {"test": {"images": parameters.images, "every": parameters.every}}
+    recipe = parameters.train[section.training]
+    if isinstance(recipe, TrainingRecipe):
+        choices["train"] = {"every": recipe.every}
+    return choices
+
+
+def _digest(dataset: str, folder: Path, split: str, choice: dict[str, int]) -> str:
+    try:
+        return load(dataset, folder, split=split, **choice).sha256
+    except FileNotFoundError:
+        return MISSING  # the stage that reads them says so
+
+
+def _state(dataset: str, folder: Path) -> str | None:
+    """Names, sizes and times of a data set's files; None where it has none."""
+    place = place_of(dataset, folder)
+    if place is None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted([place, *place.rglob("*")]):
+        if path.is_file():
+            state = os.stat(path)
+            line = f"{path.relative_to(place)} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""Where a profile keeps what, and which results are made from which."""
+
+# where a profile keeps what; {name} is the experiment's
+FILES = {
+    "checkpoint": "data/checkpoints/{name}.safetensors",
+    "theta": "data/theta/{name}.safetensors",
+    "rows": "results/rows/{name}.csv",
+    "answers": "results/memory/{name}.csv",
+    "ablations": "results/ablations/{name}.csv",
+    "volumes": "results/volumes.csv",
+    "toy": "data/toy/{name}.safetensors",
+}
+FOLDERS = {
+    "tables": "results/tables",
+    "metrics": "results/metrics",
+    "figures": "results/figures",
+    "toy": "results/toy",
+    "statistics": "results/statistics",
+    "ablations": "results/ablations",
+    "timing": "results/timing",
+    "notebooks": "results/notebooks",
+    "report": "results/report",
+}
+TRIAL = ".build/trial"
+# which results a stage reads to make others, beside checkpoints and theta
+MADE_FROM = {
+    "volumes": ("rows",),
+    "tables": ("rows", "answers", "volumes"),
+    "figures": ("rows", "volumes"),
+    "statistics": ("rows",),
+}
