@@ -74,7 +74,7 @@ def test_dvc_finds_a_stage_for_each_experiment(folder, tmp_path):
 def test_profiles_are_dvc_repositories_of_their_own():
     """So that one without results disturbs no other one's metrics and plots."""
     for folder in PROFILES:
-        for name in ("dvc.yaml", ".dvcignore", ".dvc/.gitignore"):
+        for name in (".dvcignore", ".dvc/.gitignore"):
             assert (folder / name).read_text() == (ROOT / name).read_text(), folder / name
         assert (folder / ".dvc/config").is_file()
 
