@@ -71,6 +71,30 @@ def test_dvc_finds_a_stage_for_each_experiment(folder, tmp_path):
     assert set(listed) == expected
 
 
+def test_profiles_are_dvc_repositories_of_their_own():
+    """So that one without results disturbs no other one's metrics and plots."""
+    for folder in PROFILES:
+        for name in (".dvcignore", ".dvc/.gitignore"):
+            assert (folder / name).read_text() == (ROOT / name).read_text(), folder / name
+        assert (folder / ".dvc/config").is_file()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_dvc_shows_a_fresh_clone_without_complaint(tmp_path):
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    for command in (["metrics", "show"], ["metrics", "diff"], ["plots", "show"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *command],
+            cwd=clone,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "failed" not in done.stdout + done.stderr
+    assert (clone / "dvc_plots/index.html").is_file()
+
+
 def test_the_papers_grid():
     """SPEC 0: CIFAR-10 l2 at 0.12, 0.25, 0.5, l1 at 0.25, 0.5, 1; ImageNet at 0.25, 0.5, 1.
 
