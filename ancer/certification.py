@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier, Evaluation
 from ancer.confidence import anytime_lower, clopper_pearson
-from ancer.noise import Noise, gap_of
-from ancer.regions.region import ABSTAIN, Region
+from ancer.noise import Noise, arithmetic, gap_of
+from ancer.regions.region import ABSTAIN, Region, described
 from ancer.smoothing import Queries, SmoothedClassifier
 from ancer.stopping import Rule, Running, Tally
 
@@ -40,6 +40,15 @@ class Certificate:
     alpha: float
     lattice: float | None = None
     evaluation: Evaluation | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """How noise was added: "lattice <step>", or "not floating-point sound"."""
+        return arithmetic(self.lattice)
+
+    def __str__(self) -> str:
+        said = described(self.prediction, self.region, self.arithmetic)
+        return f"image {self.index}: {said}, alpha {self.alpha:g}"
 
     @property
     def region(self) -> Region | None:

@@ -204,6 +204,16 @@ def probability_of(law: Noise, gap: np.ndarray) -> np.ndarray:
     return law.probability(torch.from_numpy(np.asarray(gap, dtype=np.float64))).numpy()
 
 
+def arithmetic(lattice: float | None) -> str:
+    """How noise is added: "lattice <step>"; without one "not floating-point sound".
+
+    Then rounding in x + theta * z can tell an adversarial network the image (see `certify`).
+    """
+    if lattice is None:
+        return "not floating-point sound"
+    return f"lattice {lattice:.17g}"
+
+
 def levels(lattice: float) -> int:
     """The whole number of steps from 0 to 1; ValueError where there is none."""
     whole = 0

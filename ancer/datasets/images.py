@@ -1,13 +1,16 @@
 """Images in folders and archives: <path>/{train,test}/<class>/<image>."""
 
+import gzip
 import lzma
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +24,38 @@ ARCHIVES = (".tar", ".tar.xz", ".tar.gz")
 FOLDERS = {"train": ("train",), "test": ("test", "val")}  # val: as ImageNet names it
 
 
+PIECE = 2**20  # bytes read at once of what is thrown away
+
 Image = tuple[str, int]  # its file, relative to the path, and its label
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may take, so that files of others do not fill the memory."""
+
+    # for those who make a form of it: each field's sentence stands under it
+    __pydantic_config__ = {"use_attribute_docstrings": True}  # noqa: RUF012
+
+    megabytes: int = 64
+    """Of one file, 10^6 bytes each; of an archive also what follows after its end."""
+    megapixels: int = 64
+    """Of one image, 10^6 pixels each."""
+
+    def check_file(self, path: Path, size: int) -> None:
+        """Raise ValueError for a file of too many bytes."""
+        if size > self.megabytes * 10**6:
+            raise ValueError(
+                f"{path} has {size:,} bytes, more than {self.megabytes} megabytes: remove it, or "
+                "raise limits.megabytes"
+            )
+
+    def check_pixels(self, path: Path, width: int, height: int) -> None:
+        """Raise ValueError for an image of too many pixels."""
+        if width * height > self.megapixels * 10**6:
+            raise ValueError(
+                f"{path} is {width} x {height}, more than {self.megapixels} megapixels: remove it, "
+                "or raise limits.megapixels"
+            )
 
 
 @dataclass(frozen=True)
@@ -45,10 +79,10 @@ def path_and_size(name: str) -> tuple[str, int | None]:
     return path, int(size)
 
 
-def image_files(path: Path, split: str, size: int | None) -> Split:
+def image_files(path: Path, split: str, size: int | None, limits: Limits) -> Split:
     """A split of the images below a folder or in an archive; see `loading.load`."""
     is_archive = path.name.endswith(ARCHIVES)
-    listing = _archive(path, split) if is_archive else _folder(path, split)
+    listing = (_archive if is_archive else _folder)(path, split, limits)
     images, index = _numbered(listing.images)
     labels = torch.tensor([label for _, label in images])
 
@@ -56,7 +90,7 @@ def image_files(path: Path, split: str, size: int | None) -> Split:
         names = [images[k][0] for k in chosen.tolist()]
         pixels: list[Tensor] = []
         for name, content in zip(names, listing.contents(names), strict=True):
-            image = _decode(path / name, content, size)
+            image = _decode(path / name, content, size, limits)
             if pixels and image.shape != pixels[0].shape:
                 raise ValueError(
                     f"{path / name} is {_width_height(image)}, {path / names[0]} is "
@@ -87,7 +121,7 @@ def _width_height(image: Tensor) -> str:
     return f"{width} x {height}"
 
 
-def _folder(path: Path, split: str) -> Listing:
+def _folder(path: Path, split: str, limits: Limits) -> Listing:
     from torchvision.datasets.folder import ImageFolder, find_classes
 
     present = {part.name for part in path.glob("*") if part.is_dir()}
@@ -108,16 +142,17 @@ def _folder(path: Path, split: str) -> Listing:
 
     def contents(files: Sequence[str]) -> Iterator[bytes]:
         for file in files:
+            limits.check_file(path / file, (path / file).stat().st_size)
             yield (path / file).read_bytes()
 
     return Listing(classes[split], images, contents)
 
 
-def _archive(path: Path, split: str) -> Listing:
+def _archive(path: Path, split: str, limits: Limits) -> Listing:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: put the archive there or fix the path")
     _check_sum(path)
-    found = _images_by_class(_members(path))
+    found = _images_by_class(_members(path, limits))
     folders = _parts({folder for folder, _ in found}, path, split)
     classes: dict[str, list[str]] = {}
     for part, folder in folders.items():
@@ -136,7 +171,7 @@ def _archive(path: Path, split: str) -> Listing:
     def contents(files: Sequence[str]) -> list[bytes]:
         # in the archive's order: to go back means to unpack from the start
         read = {}
-        with tarfile.open(path) as archive:
+        with _opened(path, limits) as archive:
             for name in sorted(files, key=lambda name: members[name].offset):
                 file = archive.extractfile(members[name])
                 assert file is not None  # a regular file
@@ -162,19 +197,49 @@ def _images_by_class(
     return found
 
 
-def _members(path: Path) -> list[tarfile.TarInfo]:
+class _Bounded:
+    """A file of which nobody reads too much at once, such as a header that claims to be huge."""
+
+    def __init__(self, file: IO[bytes], path: Path, limits: Limits):
+        self._file = file
+        self._path = path
+        self._limits = limits
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        self._limits.check_file(self._path / "(a header)", size)
+        return self._file.read(size)
+
+
+@contextmanager
+def _opened(path: Path, limits: Limits) -> Iterator[tarfile.TarFile]:
+    unpack: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
+    with unpack.get(path.suffix, open)(path, "rb") as file:
+        bounded: Any = _Bounded(file, path, limits)
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            yield archive
+
+
+def _members(path: Path, limits: Limits) -> list[tarfile.TarInfo]:
     """All members of an archive that is whole.
 
     The tarfile module takes a plain one that is cut between members for whole.
     """
+    members = []
     try:
-        with tarfile.open(path) as archive:
-            members = archive.getmembers()
+        with _opened(path, limits) as archive:
+            for member in archive:  # before the next one is looked for behind it
+                limits.check_file(path / member.name, member.size)
+                members.append(member)
             assert archive.fileobj is not None
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError("it has no end")
-            archive.fileobj.read(-1)  # xz and gzip compare their sums at the end
+            after = 0
+            while piece := archive.fileobj.read(PIECE):  # xz and gzip compare their sums at the end
+                after += len(piece)
+                limits.check_file(path / "(after its end)", after)
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(
             f"{path} is truncated, damaged or no tar archive ({error}): copy it again"
@@ -223,16 +288,21 @@ def _check_classes(path: Path, classes: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def _decode(file: Path, content: bytes, size: int | None) -> Tensor:
+def _decode(file: Path, content: bytes, size: int | None, limits: Limits) -> Tensor:
     """An 8-bit RGB image (3, H, W) uint8."""
     from PIL import Image as images
     from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+    broken = (OSError, SyntaxError, ValueError, images.DecompressionBombError)
     try:
         opened = images.open(BytesIO(content))
+    except broken as error:
+        raise ValueError(f"{file} is no image or a broken one ({error}): replace it") from error
+    limits.check_pixels(file, *opened.size)
+    try:
         opened.load()
-    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
-        raise ValueError(f"{file} is no image or a broken one: replace it") from error
+    except broken as error:
+        raise ValueError(f"{file} is a broken image ({error}): replace it") from error
     allowed = ("RGB", "L", "CMYK") if size else ("RGB",)
     if opened.mode not in allowed or opened.has_transparency_data:
         alpha = " with transparency" if opened.has_transparency_data else ""

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from ancer.datasets.dataset import Dataset, Split
-from ancer.datasets.images import ARCHIVES, image_files, path_and_size
+from ancer.datasets.images import ARCHIVES, Limits, image_files, path_and_size
 from ancer.datasets.named import DATASETS, FOLDERS
 from ancer.registry import find
 
 Maker = Callable[[str, Path], Split]
+LIMITS = Limits()
 SPLITS = ("train", "test")
 
 
@@ -21,6 +22,7 @@ def load(
     split: str = "test",
     images: int | None = None,
     every: int = 1,
+    limits: Limits = LIMITS,
 ) -> Dataset:
     """The images 0, every, 2 every, ... of a split, at most the first `images` of those.
 
@@ -41,6 +43,8 @@ def load(
     ordered by them and have them as index; others have the position in the list of the split's
     files, sorted by class and name.
 
+    limits: what a file and an image of a path may take.
+
     Raises ValueError or FileNotFoundError (a file, folder or download is missing) that name the
     cause and the fix.
 
@@ -54,7 +58,7 @@ def load(
     _check_count("every", every)
     if images is not None:
         _check_count("images", images)
-    data = _split(name, Path(folder), split)
+    data = _split(name, Path(folder), split, limits)
     chosen = torch.arange(0, len(data.index), every)
     if images is not None and images > len(chosen):
         raise ValueError(
@@ -88,12 +92,12 @@ def place_of(name: str, folder: str | Path = ".") -> Path | None:
     return None
 
 
-def _split(name: str, folder: Path, split: str) -> Split:
+def _split(name: str, folder: Path, split: str, limits: Limits) -> Split:
     make = maker_of(name)
     if make is not None:
         return make(split, folder)
     path, size = path_and_size(name)
-    return image_files(folder / path, split, size)
+    return image_files(folder / path, split, size, limits)
 
 
 def _check_count(name: str, value: int) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ancer.noise import arithmetic
 from ancer.regions._geometry import axes_outside, largest_inside
 from ancer.regions._lookup import Lookup, Stored
 from ancer.regions._records import Records, salvage
-from ancer.regions.region import ABSTAIN, SHRINKS, Region, region_or_none
+from ancer.regions.region import ABSTAIN, SHRINKS, Region, described, region_or_none
 
 if TYPE_CHECKING:  # certificates are only read
     from ancer.certification import Certificate
@@ -26,13 +27,22 @@ class Answer:
     empty. conflicts: stored regions of another answer that met the certificate's region or held the
     query. event: "kept" (the certificate as it came), "shrunk" (away from the conflicts), "point"
     (nothing left round the query), "inherited" (the query lies in a stored region of another class)
-    or "abstained".
+    or "abstained". lattice: as in the certificate; None is not floating-point sound.
     """
 
     prediction: int
     region: Region | None
     conflicts: int
     event: str
+    lattice: float | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """How noise was added: "lattice <step>", or "not floating-point sound"."""
+        return arithmetic(self.lattice)
+
+    def __str__(self) -> str:
+        return f"{described(self.prediction, self.region, self.arithmetic)}, {self.event}"
 
 
 class Memory:
@@ -140,6 +150,7 @@ class Memory:
             region = certificate.region
             b = x.new_ones(1) if region is None else region.flat_axes.cpu()
             shape = certificate.center.shape
+            lattice = certificate.lattice
             lookup = Lookup(self._records.files, x, p, c, b)
 
             # 1. the stored regions that hold x, all of one class
@@ -147,16 +158,16 @@ class Memory:
             if holders and held != c:
                 met = 0 if c == ABSTAIN else len(holders)
                 if held == ABSTAIN:
-                    return Answer(ABSTAIN, None, met, "abstained")
+                    return Answer(ABSTAIN, None, met, "abstained", lattice)
                 # 2. inherit the class; what lies in a stored region need not be stored
                 region = _largest_in_subset(x.reshape(shape), p, holders)
-                return Answer(held, region, met, "inherited")
+                return Answer(held, region, met, "inherited", lattice)
 
             # 3. an abstention outside all regions is a point
             if region is None:
                 if self._records.owner["strict"] and not holders:
                     self._records.append(ABSTAIN, x.new_zeros(1), x)
-                return Answer(ABSTAIN, None, 0, "abstained")
+                return Answer(ABSTAIN, None, 0, "abstained", lattice)
 
             # 4. shrink away from the regions of other answers, the nearest first
             conflicts = lookup.conflicts()
@@ -167,7 +178,7 @@ class Memory:
                     break
             b = self._records.append(c, b, x)
             region = region_or_none(x.reshape(shape), b, p)
-            return Answer(c, region, len(conflicts), _event(region, conflicts))
+            return Answer(c, region, len(conflicts), _event(region, conflicts), lattice)
 
     def __len__(self) -> int:
         """Number of stored regions and points."""
@@ -207,8 +218,13 @@ class Memory:
         if not torch.isfinite(center).all():
             raise ValueError("the certificate's center has values that are not finite")
         if not self._records.files:
-            self._start(center, norm)
+            self._start(certificate)
         owner = self._records.owner
+        if certificate.lattice != owner["lattice"]:
+            raise ValueError(
+                f"this memory holds regions of noise that is {arithmetic(owner['lattice'])}, found "
+                f"a certificate of noise that is {certificate.arithmetic}: certify all alike"
+            )
         if list(center.shape) != owner["shape"]:
             raise ValueError(f"this memory is for shape {owner['shape']}, not {list(center.shape)}")
         x = center.reshape(-1).double()
@@ -236,7 +252,8 @@ class Memory:
                 f"found a certificate of {found}"
             )
 
-    def _start(self, center: Tensor, norm: int) -> None:
+    def _start(self, certificate: "Certificate") -> None:
+        center = certificate.center
         if center.numel() > 1_000_000:
             raise ValueError(
                 f"a memory holds up to 1,000,000 coordinates, found {center.numel()}: beyond, "
@@ -244,7 +261,11 @@ class Memory:
             )
         number = "<f8" if center.dtype == torch.float64 else "<f4"
         self._records.start(
-            norm=norm, shape=list(center.shape), number=number, evaluation=self._evaluation
+            norm=certificate.norm,
+            shape=list(center.shape),
+            number=number,
+            lattice=certificate.lattice,
+            evaluation=self._evaluation,
         )
 
 

@@ -114,6 +114,16 @@ class Region:
         return geometry.scaled_norm(u, self.flat_axes, self.norm).item()
 
 
+def described(prediction: int, region: Region | None, arithmetic: str) -> str:
+    """A class and its region in words."""
+    if region is None:
+        return "abstains" if prediction == ABSTAIN else f"class {prediction} at the image alone"
+    return (
+        f"class {prediction}, l{region.norm} radius {region.radius:.4g}, proxy radius "
+        f"{region.proxy_radius:.4g}, {arithmetic}"
+    )
+
+
 def superset(a: Region, b: Region) -> bool:
     """Whether a contains b. Never True where it does not: rounding only turns it to False.
 

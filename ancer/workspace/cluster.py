@@ -22,6 +22,7 @@ WATCHING = {
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.tick.interval": "1s",
 }
+HERE = "127.0.0.1"
 COUNTED = {"local": "local", "jobqueue": "jobs", "address": None}  # kind: what says how many
 LOST = "the Dask scheduler was lost: start it and run again, what is finished is kept"
 
@@ -113,7 +114,14 @@ def _cluster(kind: str, cluster: dict):
     import distributed
 
     if kind == "local":
-        return distributed.LocalCluster(n_workers=cluster["local"], threads_per_worker=1)
+        # for nobody else, of this machine or another: certificates of our own, and its own address
+        return distributed.LocalCluster(
+            n_workers=cluster["local"],
+            threads_per_worker=1,
+            host=HERE,
+            dashboard_address=f"{HERE}:8787",
+            security=distributed.Security.temporary(),
+        )
     import dask_jobqueue
 
     queues = {}

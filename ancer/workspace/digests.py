@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ancer._files import write_text
+from ancer.datasets.images import Limits
 from ancer.datasets.loading import load, place_of
 from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
 
@@ -28,7 +30,8 @@ def data_digests(folder: Path, parameters: Parameters) -> Digests:
         for split, choice in _choices(section, parameters).items():
             key = json.dumps([section.dataset, split, choice, _state(section.dataset, folder)])
             if key not in known:
-                known[key] = _digest(section.dataset, folder, split, choice)
+                limits = parameters.limits.limits()
+                known[key] = _digest(section.dataset, folder, limits, split=split, **choice)
             found[name][split] = seen[key] = known[key]
     kept = {}
     for key, digest in seen.items():
@@ -47,9 +50,9 @@ def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, di
     return choices
 
 
-def _digest(dataset: str, folder: Path, split: str, choice: dict[str, int]) -> str:
+def _digest(dataset: str, folder: Path, limits: Limits, **choice: Any) -> str:
     try:
-        return load(dataset, folder, split=split, **choice).sha256
+        return load(dataset, folder, limits=limits, **choice).sha256
     except FileNotFoundError:
         return MISSING  # the stage that reads them says so
 

@@ -15,7 +15,7 @@ from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
 from ancer.datasets.loading import maker_of
 from ancer.models import checkpoints
-from ancer.noise import LAWS, Noise
+from ancer.noise import LAWS, Noise, arithmetic
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
 from ancer.workspace.methods import Method, Methods, check_ablations, methods_of
@@ -128,6 +128,16 @@ class Profile:
                 found[source][name] = sha256_of(self.file(source, name))
         return found
 
+    def soundness(self) -> str:
+        """A sentence that names the experiments whose regions are not floating-point sound."""
+        unsound = []
+        for name, experiment in self.experiments.items():
+            if experiment.provenance["arithmetic"] == arithmetic(None):
+                unsound.append(name)
+        if not unsound:
+            return ""
+        return f"{arithmetic(None).capitalize()} (see `certify`): {', '.join(unsound)}."
+
     def volumes(self) -> pd.DataFrame:
         """Regions compared, where they are of the certificates that there are."""
         return pd.read_csv(self.verify("volumes"))
@@ -198,13 +208,15 @@ class Experiment:
 
     def some_data(self, images: int) -> Dataset:
         """The first so many of its test images."""
-        every = self.parameters.every
-        return load_data(self.section.dataset, self.profile.folder, images=images, every=every)
+        return self._load(images=images, every=self.parameters.every)
 
     def training_data(self) -> Dataset:
         """The images that its network is trained on."""
-        every = self.recipe.every
-        return load_data(self.section.dataset, self.profile.folder, split="train", every=every)
+        return self._load(split="train", every=self.recipe.every)
+
+    def _load(self, **choice: Any) -> Dataset:
+        limits = self.parameters.limits.limits()
+        return load_data(self.section.dataset, self.profile.folder, limits=limits, **choice)
 
     @property
     def lattice(self) -> float | None:

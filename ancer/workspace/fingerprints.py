@@ -24,7 +24,7 @@ from ancer.workspace.parameters.models import Parameters
 
 S = TypeVar("S", bound=Section)
 # the parameters that change no result, which every stage may read
-FREE = ("root", "cluster", "tasks")
+FREE = ("root", "cluster", "tasks", "limits")
 # the parameters that a stage of one experiment reads, beside the experiment and its recipe
 OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
     "train": ("seed", "images", "every", "evaluate"),

@@ -130,8 +130,9 @@ def write_certified_tables(profile: Profile, rows: Mapping[str, pd.DataFrame]) -
                 ignore_index=True,
             )
             folder = profile.results("tables")
-            write_table(best_over_sigma(each), folder / table)
-            write_table(each, folder / f"{table}-each-sigma")
+            note = profile.soundness()
+            write_table(best_over_sigma(each), folder / table, note=note)
+            write_table(each, folder / f"{table}-each-sigma", note=note)
             written += [table, f"{table}-each-sigma"]
     return written
 
@@ -221,8 +222,13 @@ def round_down(value: object, digits: int = 3) -> object:
     return str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
 
 
-def write_table(table: pd.DataFrame, path: Path, *, digits: int = 3) -> pd.DataFrame:
-    """Write path.csv in full precision, path.md and path.tex rounded down; returns that table."""
+def write_table(
+    table: pd.DataFrame, path: Path, *, digits: int = 3, note: str = ""
+) -> pd.DataFrame:
+    """Write path.csv in full precision, path.md and path.tex rounded down; returns that table.
+
+    note: a sentence under it.
+    """
     rounded = table.copy().astype(object)
     align = []
     for column in table.columns:
@@ -235,7 +241,10 @@ def write_table(table: pd.DataFrame, path: Path, *, digits: int = 3) -> pd.DataF
     styled = rounded.style.hide(axis="index").format(escape="latex")
     columns = "".join(side[0] for side in align)
     write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False))
-    write_text(path.with_name(f"{path.name}.md"), markdown + "\n")
     latex = styled.to_latex(column_format=columns, hrules=True)
+    if note:
+        markdown += f"\n\n{note}"
+        latex += f"\\par {note}\n"
+    write_text(path.with_name(f"{path.name}.md"), markdown + "\n")
     write_text(path.with_name(f"{path.name}.tex"), latex)
     return rounded

@@ -1,12 +1,13 @@
 """What the figures show, in words (Markdown): under each in the notebooks, and in the report."""
 
+FLOATING = "Not floating-point sound: these points are on no lattice (see `certify`)."
 CAPTIONS = {
     "F1": (
         "**F1**. Colour: the base classifier's probability of the upper class; black line: its "
         "decision boundary. Around each point the certified regions of three methods: the "
         "anisotropic one is longer where the boundary is far. A region is about the *smoothed* "
         "classifier (with that point's own $\\theta$), so it may cross the base classifier's "
-        "boundary."
+        f"boundary. {FLOATING}"
     ),
     "F2": (
         "**F2**. Images, and one random direction of the same proxy size in the shape of two "
@@ -30,7 +31,7 @@ CAPTIONS = {
     "F6": (
         "**F6**. Regions of the first test points, in their order, before and after the memory. "
         "Colours are the answers; a cross is an abstention. No two regions of different answers "
-        "overlap after it."
+        f"overlap after it. {FLOATING}"
     ),
     "F7": (
         "**F7**. How many times larger the one method's region is than the other's, in powers of "
@@ -58,3 +59,5 @@ CAPTIONS = {
         "out)."
     ),
 }
+# which show regions of the experiments' certificates
+OF_EXPERIMENTS = ("F2", "F3", "F4", "F5", "F7", "S3")

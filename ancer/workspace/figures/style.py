@@ -49,8 +49,15 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 @styled
-def show(figure: Figure, name: str, folder: str | Path | None = None, *, of: str = "") -> None:
-    """Close the figure and display it in the notebook, its caption, CAPTIONS[name], under it.
+def show(
+    figure: Figure,
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    of: str = "",
+    note: str = "",
+) -> None:
+    """Close the figure and display it in the notebook, its caption under it: CAPTIONS[name], note.
 
     With a folder also write <folder>/<name>[-<of>].svg and .png, byte for byte the same each time:
     no date, no version.
@@ -64,7 +71,7 @@ def show(figure: Figure, name: str, folder: str | Path | None = None, *, of: str
         Path(f"{path}.png").write_bytes(png.getvalue())
     plt.close(figure)
     display(Image(png.getvalue(), width=1.1 * 72 * figure.get_size_inches()[0]))
-    caption = CAPTIONS[name]
+    caption = " ".join([CAPTIONS[name], note])
     if of:
         caption = f"*{of}*. {caption}"
     display(Markdown(caption))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, model_validator
 
+from ancer.datasets.images import Limits
 from ancer.training.loop import Recipe
 from ancer.workspace.parameters.fields import (
     Count,
@@ -45,6 +46,14 @@ class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
         """What `train` takes, with an experiment's own options of the scheme."""
         values = self.model_dump(exclude={"every"})
         return Recipe(**{**values, "options": {**self.options, **(options or {})}})
+
+
+class LimitsSection(section_of(Limits)):  # type: ignore[misc]
+    """What an image may take, so that files of others do not fill the memory."""
+
+    def limits(self) -> Limits:
+        """What `load` takes."""
+        return Limits(**self.model_dump())
 
 
 class PublishedRecipe(Section):
@@ -134,6 +143,7 @@ class Parameters(Section):
     cluster: dict[str, Any] = {}
     """Who optimizes and certifies: {} this process; {local: 4} processes; a Dask cluster."""
     tasks: Tasks = Tasks()
+    limits: LimitsSection = LimitsSection()
     evaluate: Evaluate = Evaluate()
     toy: Toy = Toy()
     train: dict[Name, AnyRecipe] = {}

@@ -9,12 +9,16 @@ import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 TEMPLATES = Environment(
-    loader=PackageLoader("ancer.workspace.report"), trim_blocks=True, lstrip_blocks=True
+    loader=PackageLoader("ancer.workspace.report"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 Links = Mapping[tuple[int, str], str]  # of cells: position of the line, column
 
@@ -37,14 +41,14 @@ def _formula(tex: str, display: str) -> str:
     return convert(re.sub(r"\\[bB]igg?[lr]?(?![a-zA-Z])", "", tex), display=display)
 
 
-def markdown(source: str) -> str:
-    """Markdown as HTML, its formulas as MathML."""
-    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+def markdown(source: str) -> Markup:
+    """Markdown as HTML, its formulas as MathML; HTML in it is shown as text."""
+    return Markup(MarkdownWithMath(renderer=_Renderer(escape=True)).render(source))
 
 
-def inline(source: str) -> str:
+def inline(source: str) -> Markup:
     """One paragraph of Markdown, without the paragraph."""
-    return markdown(source).strip().removeprefix("<p>").removesuffix("</p>")
+    return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
 
 
 def stylesheet() -> str:
@@ -55,7 +59,7 @@ def stylesheet() -> str:
     return f"{ours}\n{code}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
-def notebook_page(path: Path) -> tuple[str, str]:
+def notebook_page(path: Path) -> tuple[str, Markup]:
     """Title and body of an executed notebook."""
     notebook = nbformat.read(path, as_version=4)
     title, _, notebook.cells[0].source = notebook.cells[0].source.partition("\n")
@@ -65,7 +69,7 @@ def notebook_page(path: Path) -> tuple[str, str]:
     exporter.exclude_anchor_links = True
     exporter.register_filter("markdown2html", markdown)
     body, _ = exporter.from_notebook_node(notebook)
-    return title.removeprefix("# "), body
+    return title.removeprefix("# "), Markup(body)
 
 
 def cells(table: pd.DataFrame, links: Links | None = None) -> dict[str, Any]:

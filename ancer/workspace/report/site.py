@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from ancer.workspace.experiment import Experiment, Profile
-from ancer.workspace.figures.captions import CAPTIONS
+from ancer.workspace.figures.captions import CAPTIONS, OF_EXPERIMENTS
 from ancer.workspace.fingerprints import OF_EXPERIMENT
 from ancer.workspace.places import MADE_FROM
 from ancer.workspace.report.pages import (
@@ -100,7 +101,7 @@ class _Site:
         return self.folder / "index.html"
 
     def _page(self, name: str, title: str, template: str, **values: Any) -> None:
-        body = TEMPLATES.get_template(template).render(**values)
+        body = Markup(TEMPLATES.get_template(template).render(**values))
         page = TEMPLATES.get_template("page.html").render(
             title=title, heading=inline(title), body=body, home=self.home
         )
@@ -131,7 +132,7 @@ class _Site:
                 yield {
                     "id": f"{method}-{kind}",
                     "title": f"{methods[method].label}, {answer}",
-                    "text": f"{means}.",
+                    "text": f"{means}. Noise: {', '.join(rows['arithmetic'].unique())}.",
                     **cells(shown),
                 }
         volumes = self.profile.volumes()
@@ -195,7 +196,8 @@ class _Site:
         shown = table.astype(object).map(round_down)
         if "sigma" in table:
             shown["sigma"] = table["sigma"].map("{:g}".format)
-        return {"name": name, "caption": inline(caption), **cells(shown, links)}
+        note = inline(self.profile.soundness())
+        return {"name": name, "caption": inline(caption), "note": note, **cells(shown, links)}
 
     def _place(self, norm: int, line: pd.Series) -> str:
         """Where the rows of a line of T1 or T2 for one sigma are."""
@@ -212,13 +214,14 @@ class _Site:
         whole = self.results / f"{key}.png"
         found = [whole] if whole.exists() else sorted(self.results.glob(f"{key}-*.png"))
         name = Path(key).name
+        note = self.profile.soundness() if name in OF_EXPERIMENTS else ""
         for png in found:
             for file in (png, png.with_suffix(".svg")):
                 shutil.copy(file, self.folder / file.name)
             yield {
                 "name": png.stem,
                 "of": png.stem.removeprefix(name).removeprefix("-"),
-                "caption": inline(CAPTIONS[name]),
+                "caption": inline(f"{CAPTIONS[name]} {note}"),
             }
 
     def _experiment(self, experiment: Experiment, pages: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ancer._files import sha256_of
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
-from ancer.noise import Noise
+from ancer.noise import Noise, arithmetic
 from ancer.selection import certify_best
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
@@ -19,7 +19,7 @@ from ancer.workspace.imports import code_of
 from ancer.workspace.methods import Method
 from ancer.workspace.notebooks import chunked
 from ancer.workspace.stages._runner import runner
-from ancer.workspace.store.columns import arithmetic, best_row, row
+from ancer.workspace.store.columns import best_row, row
 from ancer.workspace.store.rows import RowStore
 from ancer.workspace.store.theta import read_theta
 from ancer.workspace.store.timing import save_seconds

@@ -15,13 +15,6 @@ from ancer.regions.region import ABSTAIN, Region
 from ancer.selection import Best
 
 
-def arithmetic(lattice: float | None) -> str:
-    """How noise and pixels were added, as rows and their provenance say it."""
-    if lattice is None:
-        return "not floating-point sound"
-    return f"lattice {lattice:.17g}"
-
-
 def row(
     certificate: Certificate, *, method: str, label: int, image: str, seed: int, draws: int
 ) -> dict[str, Any]:
@@ -53,7 +46,7 @@ def row(
         "draws": draws,
         "alpha": certificate.alpha,
         "seed": seed,
-        "arithmetic": arithmetic(certificate.lattice),
+        "arithmetic": certificate.arithmetic,
     }
 
 
@@ -125,6 +118,7 @@ def answer_row(
         **_sizes(answer.region),
         "conflicts": answer.conflicts,
         "event": answer.event,
+        "arithmetic": answer.arithmetic,
     }
 
 
