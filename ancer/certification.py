@@ -114,6 +114,10 @@ def certify(
     theta). This holds for theta fixed before the draws; it says nothing between images whose theta
     differ.
 
+    It holds for one certificate, not for the best of several: to certify many thetas, or one with
+    many seeds, and to report what came out largest is to choose after seeing, and fails more often
+    than alpha. `certify_best` chooses among several at alpha together.
+
     noise: theta one number, (B,) or (B, *x.shape[1:]). indices: the images' numbers in their data
     set.
 

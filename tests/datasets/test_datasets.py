@@ -1,13 +1,18 @@
 """Data sets: exact images, labels and numbers, and for what does not fit an error with a fix."""
 
+import dataclasses
+import gzip
 import hashlib
 import io
+import lzma
 import pickle
 import random
 import re
 import shutil
 import tarfile
+import tracemalloc
 import urllib.error
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +26,7 @@ from torchvision import transforms
 
 from ancer.datasets import images as image_files
 from ancer.datasets.dataset import Dataset
+from ancer.datasets.images import Limits
 from ancer.datasets.loading import load
 
 ROOT = Path(__file__).parents[2]
@@ -667,6 +673,95 @@ def test_archive_in_any_order_with_no_entries_of_folders(tmp_path, prefix, order
 
 
 # --- check sums
+
+
+# --- what files of others may take
+
+SMALL = Limits(megabytes=1, megapixels=1)
+
+
+def too_much(name, *parts, **limits):
+    """The peak of memory, in bytes, until the images of `name` are refused."""
+    tracemalloc.start()
+    refused(ValueError, *parts, name=str(name), limits=dataclasses.replace(SMALL, **limits))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def archived(path, members, ending=".tar.xz", after=b""):
+    """An archive of members, name -> bytes, in <path>/, with something after its end."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"pets/{name}")
+            info.size = len(content)
+            archive.addfile(info, BytesIO(content))
+    pack = {".tar": bytes, ".tar.xz": lzma.compress, ".tar.gz": gzip.compress}[ending]
+    path = path.with_name(path.name + ending)
+    path.write_bytes(pack(buffer.getvalue() + after))
+    return path
+
+
+def png(width, height):
+    buffer = BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+ENDINGS = pytest.mark.parametrize("ending", [".tar", ".tar.xz", ".tar.gz"])
+
+
+@ENDINGS
+def test_zeros_after_an_archives_end_do_not_fill_the_memory(tmp_path, ending):
+    """98 KB of xz may hold 640 MB of them."""
+    members = {"test/cat/a.png": png(4, 4), "test/dog/b.png": png(4, 4)}
+    path = archived(tmp_path / "pets", members, ending, after=bytes(20_000_000))
+    peak = too_much(path, "after its end", "more than 1 megabytes", "raise limits.megabytes")
+    assert peak < 8_000_000
+    assert len(load(str(path), limits=Limits(megabytes=21)).images) == 2
+
+
+@ENDINGS
+def test_a_huge_member_is_refused_before_it_is_read(tmp_path, ending):
+    members = {"test/cat/a.png": png(4, 4), "test/dog/b.png": bytes(20_000_000)}
+    path = archived(tmp_path / "pets", members, ending)
+    assert too_much(path, "b.png has 20,000,000 bytes", "more than 1 megabytes") < 8_000_000
+
+
+@ENDINGS
+def test_a_huge_header_is_refused(tmp_path, ending):
+    """The name of a member stands in a header of any length."""
+    info = tarfile.TarInfo("pets/test/cat/a.png")
+    info.pax_headers = {"comment": "x" * 20_000_000}
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, BytesIO())
+    pack = {".tar": bytes, ".tar.xz": lzma.compress, ".tar.gz": gzip.compress}[ending]
+    path = tmp_path / f"pets{ending}"
+    path.write_bytes(pack(buffer.getvalue()))
+    assert too_much(path, "a header", "more than 1 megabytes") < 8_000_000
+
+
+@BOTH
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, kind):
+    """A PNG of one colour: few bytes, many pixels."""
+    tree(tmp_path / "pets", LAYOUT)
+    (tmp_path / "pets/test/cat/0.png").write_bytes(png(4000, 4000))
+    path = source(tmp_path / "pets", kind)
+    peak = too_much(f"{path}@8", "0.png is 4000 x 4000, more than 1 megapixels", megabytes=20)
+    assert peak < 8_000_000
+
+
+def test_a_huge_file_is_refused(tmp_path):
+    path = tree(tmp_path / "pets", LAYOUT)
+    (path / "test/cat/0.png").write_bytes(bytes(2_000_000))
+    too_much(path, "0.png has 2,000,000 bytes", "raise limits.megabytes")
+
+
+def test_ordinary_images_are_within_the_limits():
+    """Photographs of phones (12 to 50 megapixels), ImageNet's largest (some 25)."""
+    assert Limits().megapixels >= 50 and Limits().megabytes >= 32
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """The memory's promise, checked in exact rational arithmetic, and its files."""
 
+import dataclasses
 import inspect
+import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +22,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ancer import Region
+from ancer.classifier import Evaluation
 from ancer.regions import _geometry as geometry
 from ancer.regions import _lookup, memory
 from ancer.regions import _records as records
 from ancer.regions.memory import Memory
 from ancer.regions.region import ABSTAIN
+
+EVALUATION = Evaluation(
+    model="0" * 64,
+    probe="1" * 64,
+    outputs="logits",
+    dtype="float32",
+    memory_format="contiguous_format",
+    batch_size=1000,
+    device="x86_64",
+    threads=2,
+    torch="2",
+)
 
 
 @dataclass
@@ -33,15 +50,17 @@ class Certificate:
     center: Tensor
     norm: int
     region: Region | None
-    evaluation: str | None = None
+    evaluation: Evaluation | None = EVALUATION
+    lattice: float | None = None
+    arithmetic: str = "not floating-point sound"
 
 
-def certificate(prediction, center, axes=1.0, norm=2, dtype=torch.float64):
+def certificate(prediction, center, axes=1.0, norm=2, dtype=torch.float64, **changed):
     center = torch.as_tensor(center, dtype=dtype)
     axes = torch.as_tensor(axes, dtype=torch.float64)
-    return Certificate(
-        prediction, center, norm, None if prediction == ABSTAIN else Region(center, axes, norm)
-    )
+    region = None if prediction == ABSTAIN else Region(center, axes, norm)
+    evaluation = dataclasses.replace(EVALUATION, **changed)
+    return Certificate(prediction, center, norm, region, evaluation)
 
 
 def ask(m, prediction, center, axes=1.0, norm=2, **options):
@@ -431,11 +450,9 @@ def test_image_shapes_and_compact_axes():
 
 # --- folders --------------------------------------------------------------------------------------
 
-WHO = {"model": "sha256:0", "dtype": "float32"}
-
 
 def filled(path, **options):
-    m = Memory(path=path, **WHO, **options)
+    m = Memory(path=path, **options)
     ask(m, 0, [0.0, 0.0])
     ask(m, 1, [1.5, 0.0])
     ask(m, ABSTAIN, [5.0, 0.0])
@@ -444,7 +461,7 @@ def filled(path, **options):
 
 def test_a_folder_keeps_the_memory(tmp_path):
     filled(tmp_path).close()
-    with Memory(path=tmp_path, **WHO) as m:
+    with Memory(path=tmp_path) as m:
         assert len(m) == 3
         assert ask(m, 2, [0.5, 0.0]).prediction == 0
         assert ask(m, 2, [1.2, 0.0]).prediction == 1
@@ -452,29 +469,27 @@ def test_a_folder_keeps_the_memory(tmp_path):
     rng = np.random.default_rng(3)
     log, path = [], tmp_path / "new"
     for _ in range(6):  # a memory that is opened again and again keeps its promise throughout
-        with Memory(path=path, **WHO) as m:
+        with Memory(path=path) as m:
             log += play(m, rng, n=2, norm=2, count=30)
     assert list(contradictions(log, strict=True)) == []
 
 
-@pytest.mark.parametrize(
-    "other", [{"model": "sha256:1"}, {"dtype": "bfloat16"}, {"norm": 1}, {"strict": False}]
-)
+@pytest.mark.parametrize("other", [{"norm": 1}, {"strict": False}])
 def test_refuses_another_owner(tmp_path, other):
     filled(tmp_path).close()
     with pytest.raises(ValueError, match=f"made for {next(iter(other))}") as refused:
-        Memory(path=tmp_path, **(WHO | other))
+        Memory(path=tmp_path, **other)
     assert "choose another folder" in str(refused.value)  # and the folder is free again:
-    with Memory(path=tmp_path, **WHO) as m:
+    with Memory(path=tmp_path) as m:
         assert len(m) == 3
 
 
 def test_a_folder_is_open_once(tmp_path):
     m = filled(tmp_path)
     with pytest.raises(RuntimeError, match="is in use"):
-        Memory(path=tmp_path, **WHO)
+        Memory(path=tmp_path)
     m.close()
-    Memory(path=tmp_path, **WHO).close()
+    Memory(path=tmp_path).close()
     with pytest.raises(ValueError, match="closed"):
         ask(m, 0, [0.0, 0.0])
 
@@ -485,10 +500,10 @@ def test_a_truncated_file_is_refused(tmp_path, kind):
         size = m._records.files[records.KINDS.index(kind)].record.itemsize
     (tmp_path / kind).write_bytes((tmp_path / kind).read_bytes()[: size - 1])
     with pytest.raises(ValueError, match=r"truncated.*restore"):
-        Memory(path=tmp_path, **WHO)
+        Memory(path=tmp_path)
     (tmp_path / kind).unlink()
     with pytest.raises(ValueError, match=r"truncated.*restore"):
-        Memory(path=tmp_path, **WHO)
+        Memory(path=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -498,23 +513,162 @@ def test_a_foreign_or_cut_owner_is_refused(tmp_path, owner):
     filled(tmp_path).close()
     (tmp_path / "owner").write_bytes(owner)
     with pytest.raises(ValueError, match="damaged or no memory"):
-        Memory(path=tmp_path, **WHO)
+        Memory(path=tmp_path)
 
 
 def test_regions_without_an_owner_are_not_overwritten(tmp_path):
     filled(tmp_path).close()
     (tmp_path / "owner").unlink()
     with pytest.raises(ValueError, match="owner is lost"):
-        ask(Memory(path=tmp_path, **WHO), 0, [0.0, 0.0])
+        ask(Memory(path=tmp_path), 0, [0.0, 0.0])
 
 
 def test_damaged_regions_that_overlap_are_noticed(tmp_path):
-    with Memory(path=tmp_path, **WHO) as m:
+    """In main memory too, where no checksum is compared."""
+    with Memory(path=tmp_path) as m:
         ask(m, 0, [0.0, 0.0])
         ask(m, 1, [3.0, 0.0])
         m._records.files[0]._regions["axes"][:2] = 3.0
-    with Memory(path=tmp_path, **WHO) as m, pytest.raises(RuntimeError, match=r"\[0, 1\] overlap"):
-        ask(m, 0, [1.5, 0.0])
+        with pytest.raises(RuntimeError, match=r"\[0, 1\] overlap"):
+            ask(m, 0, [1.5, 0.0])
+    with pytest.raises(ValueError, match="record 0 of .*isotropic is damaged"):
+        Memory(path=tmp_path)
+
+
+# --- attacks on the files
+
+AXES = {"isotropic": 1.0, "anisotropic": [1.0, 0.5]}
+
+
+def made(path, kind, count=6):
+    """A closed folder with regions of one kind."""
+    with Memory(path=path) as m:
+        for k in range(count):
+            ask(m, k % 2, [4.0 * k, 0.0], AXES[kind])
+    return path
+
+
+def content(path):
+    """What a memory answers: its regions, in their order."""
+    with Memory(path=path) as m:
+        found = []
+        for file in m._records.files:
+            for row in range(file.count):
+                prediction, axes, center = file.stored(row)
+                found.append((prediction, axes.tolist(), center.tolist()))
+        return found
+
+
+def refused_or_unharmed(path, expected):
+    """Whether damage was named; a memory that opens must be as it was."""
+    try:
+        found = content(path)
+    except ValueError as error:
+        assert str(path) in str(error) and re.search("restore|salvage|choose another", str(error))
+        return True
+    assert found == expected
+    return False
+
+
+@pytest.mark.parametrize("kind", AXES)
+@pytest.mark.parametrize("file", ["owner", "records"])
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.attack)])
+def test_no_flipped_bit_changes_a_region(tmp_path, kind, file, step):
+    """Every bit, or each 23rd."""
+    path = made(tmp_path / "memory", kind)
+    target = path / ("owner" if file == "owner" else kind)
+    whole = target.read_bytes()
+    expected = content(path)
+    with Memory(path=path) as m:
+        counted = m._records.files[records.KINDS.index(kind)].nbytes
+        key = len(json.dumps(m._records.owner))
+    used = [*range(8 * counted)]
+    if file == "owner":
+        used = [*range(8 * key), *range(8 * records.HEADER, 8 * len(whole))]
+    for bit in used[::step]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        target.write_bytes(damaged)
+        assert refused_or_unharmed(path, expected), (file, bit)
+    target.write_bytes(whole)
+    assert content(path) == expected
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_files_that_are_swapped_zeroed_older_or_of_another_memory_are_refused(tmp_path, kind):
+    path = made(tmp_path / "memory", kind)
+    other = made(tmp_path / "other", kind)
+    older = tmp_path / "older"
+    shutil.copytree(path, older)
+    with Memory(path=path) as m:
+        ask(m, 1, [100.0, 0.0], AXES[kind])
+    expected = content(path)
+    whole = {file.name: file.read_bytes() for file in path.iterdir()}
+    attacks = {
+        "of another memory": {kind: (other / kind).read_bytes()},
+        "older regions": {kind: (older / kind).read_bytes()},
+        "older owner": {"owner": (older / "owner").read_bytes()},
+        "another's owner": {"owner": (other / "owner").read_bytes()},
+        "zeroed": {kind: bytes(len(whole[kind]))},
+        "kinds swapped": {"isotropic": whole["anisotropic"], "anisotropic": whole["isotropic"]},
+    }
+    for name, files in attacks.items():
+        for file, bytes_ in {**whole, **files}.items():
+            (path / file).write_bytes(bytes_)
+        if name == "older owner":
+            assert content(path) == expected  # the complete record is counted again
+        else:
+            assert refused_or_unharmed(path, expected), name
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_two_records_that_change_places_are_refused(tmp_path, kind):
+    path = made(tmp_path / "memory", kind)
+    with Memory(path=path) as m:
+        size = m._records.files[records.KINDS.index(kind)].record.itemsize
+    whole = (path / kind).read_bytes()
+    swapped = whole[size : 2 * size] + whole[:size] + whole[2 * size :]
+    (path / kind).write_bytes(swapped)
+    with pytest.raises(ValueError, match=f"record 0 of .*{kind} is damaged"):
+        Memory(path=path)
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_what_is_undamaged_is_kept_by_an_explicit_call(tmp_path, kind):
+    path = made(tmp_path / "memory", kind)
+    expected = content(path)
+    with Memory(path=path) as m:
+        size = m._records.files[records.KINDS.index(kind)].record.itemsize
+    damaged = bytearray((path / kind).read_bytes())
+    damaged[2 * size + 9] ^= 1
+    (path / kind).write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"record 2 of .*{kind}.*Memory.salvage"):
+        Memory(path=path)
+    assert Memory.salvage(path, tmp_path / "kept") == (5, 1)
+    assert content(tmp_path / "kept") == [*expected[:2], *expected[3:]]
+    with Memory(path=tmp_path / "kept") as m:  # and it is the same classifier's
+        with pytest.raises(ValueError, match="one classifier"):
+            m.answer(certificate(0, [50.0, 0.0], model="another"))
+    (path / "owner").write_bytes(b"?")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Memory.salvage(path, tmp_path / "none")
+
+
+def test_a_lock_file_that_is_removed_lets_nobody_in(tmp_path):
+    """The data itself is locked: nothing beside it can be removed."""
+    with made_open(tmp_path) as m:
+        for file in tmp_path.iterdir():
+            if file.name not in ("owner", *records.KINDS):
+                file.unlink()
+        with pytest.raises(RuntimeError, match="is in use"):
+            Memory(path=tmp_path)
+        assert ask(m, 0, [50.0, 0.0]).event == "kept"
+
+
+def made_open(path):
+    m = Memory(path=path)
+    ask(m, 0, [0.0, 0.0])
+    return m
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20])
@@ -536,10 +690,10 @@ def test_a_kill_while_a_region_is_written(tmp_path, monkeypatch, cut):
         with pytest.raises(KeyboardInterrupt):
             ask(m, 2, [9.0, 0.0])
     m.close()
-    with Memory(path=tmp_path, **WHO) as m:
+    with Memory(path=tmp_path) as m:
         assert len(m) == 3
         assert ask(m, 3, [9.0, 0.0]).event == "kept"
-    with Memory(path=tmp_path, **WHO) as m:
+    with Memory(path=tmp_path) as m:
         assert ask(m, 2, [9.0, 0.0]).prediction == 3
 
 
@@ -548,12 +702,15 @@ def test_a_killed_process_loses_no_answer(tmp_path):
         from types import SimpleNamespace
         import torch
         from ancer import Memory, Region
-        m = Memory(path={str(tmp_path)!r}, model="sha256:0", dtype="float32")
+        from ancer.classifier import Evaluation
+        m = Memory(path={str(tmp_path)!r})
+        evaluation = Evaluation("", "", "", "", "", 1, "", 1, "")
         for i in range(100_000):
             x = torch.tensor([float(i), 0.0], dtype=torch.float64)
             region = Region(x, torch.tensor(0.25), 2)
             query = SimpleNamespace(
-                prediction=i % 2, center=x, evaluation=None, norm=2, region=region
+                prediction=i % 2, center=x, evaluation=evaluation, norm=2, region=region,
+                lattice=None,
             )
             print(i, m.answer(query).prediction, flush=True)
     """)
@@ -563,15 +720,18 @@ def test_a_killed_process_loses_no_answer(tmp_path):
     answers += [line.split() for line in process.stdout.read().splitlines()]
     process.stdout.close()
     process.wait()
-    with Memory(path=tmp_path, **WHO) as m:
+    with Memory(path=tmp_path) as m:
         assert len(answers) <= len(m) <= len(answers) + 1
+        same = {"model": "", "probe": "", "outputs": "", "dtype": "", "memory_format": ""}
+        same |= {"batch_size": 1, "device": "", "threads": 1, "torch": ""}
         for i, prediction in answers:
-            assert ask(m, 9, [float(i), 0.0]).prediction == int(prediction)
+            query = certificate(9, [float(i), 0.0], **same)
+            assert m.answer(query).prediction == int(prediction)
 
 
 def test_stays_within_the_limit(tmp_path):
     for path in (None, tmp_path):
-        with Memory(path=path, limit=100, **WHO) as m:
+        with Memory(path=path, limit=100) as m:
             for i in range(3):
                 ask(m, 0, [float(4 * i), 0.0])  # 32 bytes each
             with pytest.raises(MemoryError, match="limit of 100"):
@@ -605,7 +765,6 @@ def test_what_10_000_regions_of_image_net_cost():
         ({"norm": 3}, "norm must be 1, 2 or None, found 3"),
         ({"shrink": "both"}, "shrink must be one of"),
         ({"limit": 0}, "limit must be a number of bytes > 0, found 0"),
-        ({"path": "somewhere"}, "needs model= and dtype="),
     ],
 )
 def test_bad_options(options, message):
@@ -616,13 +775,22 @@ def test_bad_options(options, message):
 def test_certificates_of_two_evaluations_of_a_classifier_never_mix():
     with Memory() as m:
         region = Region(torch.zeros(2), 1.0, 2)
-        ask(m, 0, [9.0, 9.0])  # says nothing of its evaluation
-        m.answer(Certificate(0, torch.zeros(2).double(), 2, region, evaluation="float32"))
-        with pytest.raises(
-            ValueError, match="evaluated as float32: found a certificate of bfloat16"
-        ):
-            m.answer(Certificate(0, torch.zeros(2).double(), 2, region, evaluation="bfloat16"))
+        anonymous = Certificate(0, torch.full((2,), 9.0).double(), 2, None, evaluation=None)
+        anonymous.region = Region(anonymous.center, 1.0, 2)
+        m.answer(anonymous)  # says nothing of its evaluation
+        m.answer(Certificate(0, torch.zeros(2).double(), 2, region))
+        for name, value in {"model": "another", "dtype": "bfloat16", "batch_size": 1}.items():
+            with pytest.raises(ValueError, match=f"for one classifier.*{value}"):
+                m.answer(certificate(0, [0.0, 0.0], **{name: value}))
         assert len(m) == 2
+
+
+def test_a_folder_takes_no_certificate_that_does_not_name_its_classifier(tmp_path):
+    with Memory(path=tmp_path) as m:
+        anonymous = Certificate(ABSTAIN, torch.zeros(2), 2, None, evaluation=None)
+        with pytest.raises(ValueError, match="does not name its evaluation"):
+            m.answer(anonymous)
+        assert len(m) == 0
 
 
 def test_bad_certificates():

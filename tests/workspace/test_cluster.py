@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dask
+import distributed
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,22 @@ def test_local_cluster_runs_each_task_once_with_few_ahead(capsys, monkeypatch):
     assert environment == {**PROCESS, "OMP_NUM_THREADS": "1"} and threads == 1
     assert f"Dask's dashboard: {run.dashboard}\n" in capsys.readouterr().out
     assert run.dashboard.startswith("http")
+
+
+@pytest.mark.slow
+def test_a_local_cluster_listens_to_nobody_else():
+    """Not to other machines, and not without its own certificates."""
+    with workers({"local": 1}) as run:
+        list(run(square, [(1,)]))
+        ours = psutil.Process()
+        for process in [ours, *ours.children(recursive=True)]:
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    assert connection.laddr.ip == "127.0.0.1", connection
+        address = run._client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises((OSError, TypeError)):  # without the certificates of this cluster
+            distributed.Client(address, timeout="5s")
 
 
 @pytest.mark.slow

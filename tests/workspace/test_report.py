@@ -1,6 +1,8 @@
 """The report's pages: every link leads somewhere, every number to its rows, and nothing comes from
 a network."""
 
+import dataclasses
+import html
 import os
 import re
 import shutil
@@ -10,13 +12,26 @@ from urllib.parse import unquote, urldefrag
 
 import pandas as pd
 import pytest
-from stages import ANCER, EXPERIMENTS
+from stages import ANCER, EXPERIMENTS, parameters, write_parameters
 
-from ancer.workspace.experiment import Profile
+from ancer.datasets.named import digits
+from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.explorer.images import _table, _verdict
+from ancer.workspace.explorer.study import Study
 from ancer.workspace.report.site import write_report
-from ancer.workspace.tables import round_down
+from ancer.workspace.stages.certify import certify_images
+from ancer.workspace.stages.memory import answer_queries
+from ancer.workspace.stages.volumes import compare_regions
+from ancer.workspace.tables import (
+    both_answers,
+    round_down,
+    superset_table,
+    write_certified_tables,
+    write_table,
+)
 
 NAME = "digits-l2-025"
+SAID = "not floating-point sound"
 pytestmark = pytest.mark.slow
 
 
@@ -126,6 +141,106 @@ def test_report_is_the_same_each_time(profile, pages):
 
 def test_missing_rows_say_what_to_run(profile, executed, tmp_path):
     shutil.copy(profile / "params.yaml", tmp_path)
-    message = r"no .*rows/digits-.*\.csv: run the pipeline \(dvc repro\) first"
+    message = r"no .*rows/digits-.*\.csv: run the certify notebook \(dvc repro\) first"
     with pytest.raises(FileNotFoundError, match=message):
         write_report(tmp_path)
+
+
+# --- what params.yaml and data sets say is text, in pages too
+
+EVIL = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
+
+
+class Tags(HTMLParser):
+    """The elements of a page, and its attributes that are scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = set()
+        self.handlers = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.add(tag)
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+
+
+def tables_again(folder):
+    """The tables stage, and the records of what else the report reads."""
+    project = Profile.open(folder)
+    volumes = compare_regions(project)
+    rows = {name: both_answers(e) for name, e in project.experiments.items()}
+    written = write_certified_tables(project, rows)
+    table = superset_table(volumes, project.parameters.volumes.of, project.methods)
+    write_table(table, project.results("tables") / "T3", note=project.soundness())
+    for kind in ("tables", "figures", "statistics"):
+        project.record(kind)
+    return project, [*written, "T3"]
+
+
+def test_labels_sources_and_data_sets_are_text_in_pages(profile, pages, tmp_path):
+    folder = tmp_path / "profile"
+    shutil.copytree(profile, folder)
+    values = parameters(folder)
+    values["methods"]["fixed"]["label"] = f"Fixed {EVIL}"
+    values["published"][0]["source"] = EVIL
+    for name in EXPERIMENTS:
+        values["experiments"][name]["dataset"] = f"{__name__}:evil"
+    write_parameters(folder, values)
+    tables_again(folder)
+    site = write_report(folder).parent
+    for path in site.glob("*.html"):
+        tags = Tags(path.read_text())
+        assert "script" not in tags.found and not tags.handlers, path.name
+    index = (site / "index.html").read_text()
+    assert html.escape(f"Fixed {EVIL}") in index or html.escape(EVIL, quote=False) in index
+
+
+def evil(split, folder):
+    """The digits, under a name of one's own."""
+    return digits(split, folder)
+
+
+def test_class_names_are_text_in_the_explorer(profile, executed):
+    study = Study(NAME, profile=profile)
+    study.data = dataclasses.replace(study.data, classes=[EVIL] * 10)
+    look = study.look(0)
+    method = study.methods[0]
+    for shown in (_verdict(look, method, look.x), _table(look, method, look.x)):
+        tags = Tags(shown)
+        assert not tags.found & {"script", "img"} and not tags.handlers
+        assert html.escape(EVIL) in shown
+
+
+# --- what is not floating-point sound says so, wherever a region is shown
+
+
+def test_every_place_says_what_is_not_floating_point_sound(profile, pages, tmp_path):
+    folder = tmp_path / "profile"
+    shutil.copytree(profile, folder)
+    values = parameters(folder)
+    values["certify"]["exact"] = False
+    write_parameters(folder, values)
+    for name in EXPERIMENTS:
+        certify_images(Experiment.open(name, profile=folder))
+        answers = answer_queries(Experiment.open(name, profile=folder))
+        assert set(answers["arithmetic"]) == {SAID}
+    project, written = tables_again(folder)
+    note = project.soundness()
+    assert note.startswith(SAID.capitalize()) and all(name in note for name in EXPERIMENTS)
+    for name in written:
+        for ending in ("md", "tex"):
+            assert note in (folder / f"results/tables/{name}.{ending}").read_text()
+    site = write_report(folder).parent
+    index = Tags((site / "index.html").read_text())
+    text = (site / "index.html").read_text().lower()
+    assert index.found and text.count(SAID) >= len(written) + 6 + 2  # tables, captions, toy
+    for name in EXPERIMENTS:
+        assert SAID in (site / f"rows-{name}.html").read_text()
+    study = Study(NAME, profile=folder)
+    look = study.look(0)
+    assert SAID in _verdict(look, study.methods[0], look.x)
+    # and what is sound does not
+    assert Profile.open(profile).soundness() == ""
+    sound = Study(NAME, profile=profile).look(0)
+    assert SAID not in _verdict(sound, study.methods[0], sound.x)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancer.noise import arithmetic
 from ancer.regions.region import ABSTAIN
 from ancer.workspace.experiment import Profile
 from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
@@ -204,6 +205,8 @@ def _verdict(seen: Look, method: str, y: Tensor) -> str:
     says = "abstains"
     if certified != ABSTAIN:
         says = f"is certified as <b>{_class_name(seen, certified)}</b>"
+        if seen.rows[method]["arithmetic"] == arithmetic(None):
+            says += f" ({arithmetic(None)})"
     network_says = _class_name(seen, int(probabilities.argmax()))
     smoothed_says = _class_name(seen, int(votes.argmax()))
     return (

@@ -64,7 +64,7 @@ class Toy(widgets.VBox):
                 plane.regions = self._shapes(certificates, others, answer)
                 plane.point = point
             lines += self._lines(norm, certificates, answer)
-        self.verdict.value = grid(HEADS, lines)
+        self.verdict.value = f"{grid(HEADS, lines)}<p>All regions: {answer.arithmetic}.</p>"
         self._busy = False
 
     def _shapes(

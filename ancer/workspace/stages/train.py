@@ -1,12 +1,14 @@
 """The train stage: a base classifier under noise, or a checkpoint of others."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ancer._arithmetic import machine
 from ancer.datasets.dataset import Dataset
 from ancer.models import checkpoints
-from ancer.models.networks import architecture, build
+from ancer.models.networks import architecture, build, with_provenance
 from ancer.models.published import load_published
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
@@ -21,7 +23,7 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     """The experiment's network, and the mean loss of each epoch.
 
     The state after each epoch is kept under a key of all that affects it: a training that was
-    killed goes on from there. It stays when all is done, so a stage that is repeated because
+    killed goes on from there. The checkpoint holds that key, so a stage that is repeated because
     something else changed does not train again. A checkpoint of others has no losses.
     """
     recipe = experiment.recipe
@@ -32,6 +34,9 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     settings = recipe.recipe(experiment.section.options)
     code = code_of(train, build, architecture(experiment.section.arch))
     key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
+    kept = _kept(experiment, key)
+    if kept is not None:
+        return kept
     torch.manual_seed(seed)
     network = build(experiment.section.arch, len(data.classes)).to(device())
     losses: list[float] = []
@@ -45,7 +50,20 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
         resume=experiment.target("checkpoint").with_suffix(f".{key}.state"),
         progress=report_epochs(settings.epochs, losses),
     )
-    return network, losses
+    return with_provenance(network, {"key": key, "losses": losses}), losses
+
+
+def _kept(experiment: Experiment, key: str) -> tuple[nn.Module, list[float]] | None:
+    """The network of the checkpoint that is there, and its losses, where it is of this key."""
+    path = experiment.target("checkpoint")
+    try:
+        network = checkpoints.load(path, arch=experiment.section.arch)
+    except (FileNotFoundError, ValueError):
+        return None
+    provenance: Any = network.provenance
+    if provenance.get("key") != key:
+        return None
+    return network.to(device()), provenance["losses"]
 
 
 def accuracy_under_noise(experiment: Experiment, network: nn.Module) -> dict[str, float]:
