@@ -12,44 +12,28 @@ LEFT_OUT = ("_parameters", "_buffers", "_modules", "provenance")
 PLAIN = (Tensor, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
-class Identity:
-    """The sha256 of a module, computed again only where something may have changed.
+def identity_of(module: nn.Module) -> str:
+    """The sha256 of a module as it is now.
 
     Of every module in it: its class and printed form, parameters and buffers, packed (quantized)
     parameters, and the tensors, numbers and texts among its attributes, also within lists, tuples
-    and dictionaries. Not of its code, nor of what other objects hold: those show in its logits
+    and dictionaries. Not of its code, nor of what other objects hold: those show in its outputs
     (see `Classifier.evaluation`).
     """
+    digest = hashlib.sha256()
+    for name, part in _modules(module):
+        kind = type(part)
+        digest.update(f"{name} {kind.__module__}.{kind.__qualname__}\n".encode())
+        digest.update(f"{part.extra_repr()}\n".encode())
+        for key, value in _contents(part):
+            digest.update(f"{name}.{key} {_described(value)}\n".encode())
+    return digest.hexdigest()
 
-    def __init__(self) -> None:
-        self._tensors: dict[str, tuple[tuple, str]] = {}  # by name: version and hash
 
-    def of(self, module: nn.Module) -> str:
-        digest = hashlib.sha256()
-        for name, part in _modules(module):
-            kind = type(part)
-            digest.update(f"{name} {kind.__module__}.{kind.__qualname__}\n".encode())
-            digest.update(f"{part.extra_repr()}\n".encode())
-            for key, value in _contents(part):
-                place = f"{name}.{key}"
-                digest.update(f"{place} {self._described(place, value)}\n".encode())
-        return digest.hexdigest()
-
-    def _described(self, name: str, value: Any) -> str:
-        if not isinstance(value, Tensor):
-            return repr(value)
-        return f"{tuple(value.shape)} {value.dtype} {self._hash(name, value)}"
-
-    def _hash(self, name: str, tensor: Tensor) -> str:
-        """Of a tensor's numbers; those of the last time where its version has not moved."""
-        if tensor.is_inference():  # it counts no versions
-            return _bytes_hash(tensor)
-        version = (id(tensor), tensor.data_ptr(), tensor._version)
-        known = self._tensors.get(name)
-        if known is None or known[0] != version:
-            known = (version, _bytes_hash(tensor))
-            self._tensors[name] = known
-        return known[1]
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype} {_hash(value)}"
+    return repr(value)
 
 
 def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -103,11 +87,12 @@ def _flattened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _bytes_hash(tensor: Tensor) -> str:
+def _hash(tensor: Tensor) -> str:
     plain = tensor.detach()
     if plain.is_quantized:
         plain = torch.cat(
             [plain.int_repr().flatten().double(), plain.dequantize().flatten().double()]
         )
+    # all of it, each time: whatever is written through .data moves no version
     numbers = plain.cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(numbers.numpy()).hexdigest()

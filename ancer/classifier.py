@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from ancer._arithmetic import enough_memory, fixed_arithmetic, machine
-from ancer._identity import Identity
+from ancer._identity import identity_of
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class Classifier:
         self.batch_size = batch_size
         self.dtype = dtype_of(dtype)
         self.memory_format = memory_format_of(memory_format)
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        with torch.inference_mode(False):  # so that its own copy can be searched with gradients
+            self.module = copy.deepcopy(module).eval().requires_grad_(False)
         if fold:
             self.module = _folded(self.module)
         self.module.to(dtype=self.dtype)
         self.module.to(memory_format=self.memory_format)
-        self._identity = Identity()
         self._probes: dict[tuple, str] = {}  # hashes of outputs, by identity and shape
         self._checked = ""  # the identity whose rows were found to be independent
         self._classes: int | None = None  # columns of its outputs, once known
@@ -100,7 +100,7 @@ class Classifier:
         Computed anew: a module that was changed has another one. It covers what `_identity` lists,
         and the outputs on a fixed batch; a change that shows in neither is not noticed.
         """
-        model = self._identity.of(self.module)
+        model = identity_of(self.module)
         key = (model, tuple(shape))
         if key not in self._probes:
             self._probes[key] = self._probe(shape)
@@ -182,7 +182,7 @@ class Classifier:
         rounding (2^-6 of the largest output in bfloat16, 1e-4 in float32), or one that these rows
         do not show.
         """
-        before = self._identity.of(self.module)
+        before = identity_of(self.module)
         if self._checked == before:
             return self(inputs)
         chance = _random_state(self.device)
@@ -193,8 +193,7 @@ class Classifier:
                 "function"
             )
         again = self(inputs)
-        self._check_company(inputs, outputs)
-        if self._identity.of(self.module) != before:
+        if identity_of(self.module) != before:
             raise ValueError(
                 "the model changes while it is evaluated (batch normalisation in train mode, a "
                 "buffer or attribute that counts calls?): a certificate is for a fixed function"
@@ -204,6 +203,7 @@ class Classifier:
                 "the model answers the same batch differently from call to call: a certificate is "
                 "for a fixed function"
             )
+        self._check_company(inputs, outputs)
         self._checked = before
         return outputs
 

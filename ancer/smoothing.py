@@ -210,9 +210,11 @@ class Stream:
         total = None
         # a network that works with gradients itself may: no inference mode
         with torch.no_grad(), classifier.fixed_arithmetic(), classifier.enough_memory():
+            outputs_of: Callable[[Tensor], Tensor] = classifier.checked
             for owners, inputs in self._batches(draws):
                 # the rest of the last batch is padding
-                values = value(classifier.checked(inputs))[: len(owners)]
+                values = value(outputs_of(inputs))[: len(owners)]
+                outputs_of = classifier
                 if values.dtype != torch.int64:
                     values = values.double()
                 if total is None:

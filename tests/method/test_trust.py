@@ -40,11 +40,12 @@ def test_what_is_written_into_x_or_theta_later_changes_no_certificate(best, exac
     x = X.clone()
     theta = torch.full(X.shape, 0.25)
     noise = GaussianNoise(theta)
+    options = {**BUDGET, "exact": exact, "lattice": 1 / 16}
     if best:
-        found = certify_best(HalfSpace(W, 1.0), x, {"a": noise}, exact=exact, **BUDGET)
+        found = certify_best(HalfSpace(W, 1.0), x, {"a": noise}, **options)
         certificates = [one.certificate for one in found]
     else:
-        certificates = certify(HalfSpace(W, 1.0), x, noise, exact=exact, **BUDGET)
+        certificates = certify(HalfSpace(W, 1.0), x, noise, **options)
     before = list(map(numbers, certificates))
     theta.mul_(10)
     noise.theta.mul_(10)
@@ -74,10 +75,10 @@ def test_a_stop_rule_gets_copies():
             value = getattr(running, field.name)
             if isinstance(value, np.ndarray) and value.flags.writeable:
                 value[...] = 0
-        return np.zeros(len(running.draws), dtype=bool)
+        return np.zeros(len(running.count), dtype=bool)
 
     def harmless(running):
-        return np.zeros(len(running.draws), dtype=bool)
+        return np.zeros(len(running.count), dtype=bool)
 
     f = HalfSpace(W, 1.0)
     ours = certify(f, X, GaussianNoise(torch.full(X.shape, 0.25)), stop=rule, **BUDGET)
@@ -344,13 +345,13 @@ def test_a_network_that_uses_autograd_is_certified():
     class Purified(nn.Module):
         def __init__(self):
             super().__init__()
-            self.half = HalfSpace(W, 1.0)
+            self.head = HalfSpace(W, 1.0)
 
         def forward(self, x):
             with torch.enable_grad():
                 y = x.detach().requires_grad_()
                 (gradient,) = torch.autograd.grad((y - 0.5).square().sum(), y)
-            return self.half(x - 0.01 * gradient)
+            return self.head(x - 0.01 * gradient)
 
     certificates = certify(Purified(), X, GaussianNoise(0.25), **BUDGET)
     assert len(certificates) == len(X)
