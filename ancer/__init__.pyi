@@ -1,4 +1,4 @@
-from .certification import Certificate as Certificate
+from .certificate import Certificate as Certificate
 from .certification import certify as certify
 from .certification import predict as predict
 from .classifier import Classifier as Classifier

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.certification import Bounds, Certificate, certificates
+from ancer.certificate import Certificate
+from ancer.certification import Bounds, certificates
 from ancer.confidence import anytime_upper, clopper_pearson
 from ancer.noise import Noise, gap_of, probability_of
 from ancer.regions.region import ABSTAIN

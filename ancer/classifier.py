@@ -2,18 +2,17 @@
 
 import copy
 import hashlib
-import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from ancer._arithmetic import enough_memory, fixed_arithmetic, machine
 from ancer._identity import identity_of
+from ancer._one_image import check_one_image
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Classifier:
     trace.
 
     Certificates speak of one fixed function, image by image. So, before votes count, one batch is
-    evaluated twice and its rows once in other company and order (see `checked`), and a network that
-    answers otherwise is refused.
+    evaluated twice and its rows once in other company and order (see `_one_image`), and a network
+    that answers otherwise is refused.
 
     Raises ValueError on another value.
 
@@ -172,54 +171,17 @@ class Classifier:
         return outputs.softmax(dim=1) if self.outputs == "logits" else outputs
 
     def checked(self, inputs: Tensor) -> Tensor:
-        """The outputs for a full batch; the first time, after a check that rows stand alone.
+        """The outputs for a full batch; the first time, after the check of `_one_image`.
 
-        The batch is evaluated a second time, and its rows once more, every other one in reversed
-        order among other rows: two passes more for each classifier. Raises ValueError for a network
-        that draws random numbers, that changes while it is evaluated (its buffers or attributes),
-        that answers the same batch differently, or whose answer to a row depends on the rows beside
-        it by more than rounding. Not noticed: a change that shows later, a dependence below
-        rounding (2^-6 of the largest output in bfloat16, 1e-4 in float32), or one that these rows
-        do not show.
+        That costs two passes more for each classifier. Raises ValueError for a network that is not
+        one fixed function of one image.
         """
-        before = identity_of(self.module)
-        if self._checked == before:
+        identity = identity_of(self.module)
+        if self._checked == identity:
             return self(inputs)
-        chance = _random_state(self.device)
-        outputs = self(inputs)
-        if _random_state(self.device) != chance:
-            raise ValueError(
-                "the model draws random numbers (dropout left on?): a certificate is for a fixed "
-                "function"
-            )
-        again = self(inputs)
-        if identity_of(self.module) != before:
-            raise ValueError(
-                "the model changes while it is evaluated (batch normalisation in train mode, a "
-                "buffer or attribute that counts calls?): a certificate is for a fixed function"
-            )
-        if not torch.equal(outputs, again):
-            raise ValueError(
-                "the model answers the same batch differently from call to call: a certificate is "
-                "for a fixed function"
-            )
-        self._check_company(inputs, outputs)
-        self._checked = before
+        outputs = check_one_image(self, inputs, self.module)
+        self._checked = identity
         return outputs
-
-    def _check_company(self, inputs: Tensor, outputs: Tensor) -> None:
-        """Raise ValueError unless rows get the same outputs in other company and order."""
-        mixed = inputs.flip(0)
-        mixed[1::2] = 1 - mixed[1::2]
-        kept = self(mixed)[::2]
-        rounding = 2**-6 if self.dtype == torch.bfloat16 else 1e-4
-        off = (kept.double() - outputs.flip(0)[::2].double()).abs().max()
-        if off > rounding * max(1.0, outputs.abs().max().item()):
-            raise ValueError(
-                f"the model's outputs for a row change by {off:.2g} with the other rows of its "
-                "batch (batch normalisation without running statistics, or in train mode?): a "
-                "certificate is for each image alone"
-            )
 
 
 def _check_probabilities(outputs: Tensor) -> None:
@@ -229,20 +191,6 @@ def _check_probabilities(outputs: Tensor) -> None:
             "the model was declared to return probabilities, but a row is negative or does not "
             "sum to 1: use outputs='logits'"
         )
-
-
-def _random_state(device: torch.device) -> tuple:
-    """The states of the generators that a network may draw from."""
-    _, words, position, *_ = np.random.get_state()  # noqa: NPY002, the one that others use
-    states = (
-        torch.get_rng_state().numpy().tobytes(),
-        random.getstate(),
-        np.asarray(words).tobytes(),
-        position,
-    )
-    if device.type == "cuda":
-        return *states, torch.cuda.get_rng_state(device).numpy().tobytes()
-    return states
 
 
 def as_classifier(model: nn.Module | Classifier) -> Classifier:

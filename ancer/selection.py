@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ancer._contest import Contest
-from ancer.certification import Certificate, check_budget
+from ancer.certificate import Certificate
+from ancer.certification import check_budget
 from ancer.classifier import Classifier, as_classifier
 from ancer.noise import Noise
 from ancer.regions.region import superset

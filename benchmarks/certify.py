@@ -26,7 +26,6 @@ from ancer.datasets.loading import load
 from ancer.models.networks import build
 from ancer.smoothing import unit_draws
 from ancer.workspace.experiment import Experiment
-from ancer.workspace.store.theta import read_theta
 
 ROOT = Path(__file__).parents[1]
 N = 100_000
@@ -127,7 +126,7 @@ def exact(repeats: int = 7) -> list[dict]:
 def main(images: int = 40, name: str = "digits-l2-025") -> None:
     experiment = Experiment.open(name, profile=ROOT)
     data = experiment.some_data(images)
-    theta = read_theta(experiment.file("theta"), data.indices, ["isotropic"])["isotropic"]
+    theta = experiment.theta(data)["isotropic"]
     common = {
         "alpha": experiment.parameters.certify.alpha,
         "seed": experiment.parameters.seed,

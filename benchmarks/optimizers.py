@@ -59,9 +59,11 @@ class Race:
             **{**sampling(self.experiment), "exact": False},
         )
         rows = []
-        for certificate, label in zip(certificates, self.data.labels.tolist(), strict=True):
+        labels = zip(self.data.labels.tolist(), self.data.digests, strict=True)
+        for certificate, (label, image) in zip(certificates, labels, strict=True):
             draws = certificate.n
-            rows.append(row(certificate, method=name, label=label, seed=0, draws=draws))
+            line = row(certificate, method=name, label=label, image=image, seed=0, draws=draws)
+            rows.append(line)
         spent = self.seconds[name] / len(rows)
         return {"theta": name, **summary(pd.DataFrame(rows)), "s per image": spent}
 

@@ -353,7 +353,7 @@ def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
             lines.append(
                 {
                     "dtype": dtype,
-                    "layout": f.evaluation.memory_format,
+                    "layout": str(f.memory_format).removeprefix("torch."),
                     "batch": f.batch_size,
                     "sampler": sampler,
                     "bare forward [1/s]": np.median(forward),

@@ -16,7 +16,7 @@ from ancer.regions._records import Records, salvage
 from ancer.regions.region import ABSTAIN, SHRINKS, Region, described, region_or_none
 
 if TYPE_CHECKING:  # certificates are only read
-    from ancer.certification import Certificate
+    from ancer.certificate import Certificate
 
 
 @dataclass(frozen=True, eq=False)

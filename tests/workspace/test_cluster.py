@@ -20,12 +20,14 @@ import torch
 from torch import nn
 
 from ancer._arithmetic import machine
+from ancer.datasets.loading import load
 from ancer.models import checkpoints, networks
 from ancer.workspace import tasks
 from ancer.workspace.cluster import PROCESS, workers
 
 pytest.importorskip("distributed")  # also brings its settings
 PAUSE = 0.05
+DIGIT = load("digits", images=1)
 
 
 def square(k):
@@ -62,7 +64,7 @@ def small(tmp_path):
     path = tmp_path / "c.safetensors"
     network = networks.build("digits_cnn", 10)
     checkpoints.save(path, network, arch="digits_cnn", classes=10, provenance={})
-    return tasks.Network.of(path, "digits_cnn", 10, {"batch_size": 10})
+    return tasks.Network.of(path, "digits_cnn", DIGIT, {"batch_size": 10})
 
 
 def test_this_process_runs_tasks_one_by_one_and_in_order():
@@ -275,12 +277,12 @@ def test_other_code_file_or_machine_is_refused(small, tmp_path):
     with pytest.raises(RuntimeError, match=message):
         tasks.call(small, expected, lambda classifier: None)
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*: run the train stage"):
-        tasks.Network.of(tmp_path / "none.safetensors", "digits_cnn", 10, {})
+        tasks.Network.of(tmp_path / "none.safetensors", "digits_cnn", DIGIT, {})
 
 
 def test_a_network_of_another_architecture_is_refused(small):
     """A file may not name code of its own: the architecture is that of params.yaml."""
     with pytest.raises(ValueError, match="its architecture is 'digits_cnn', expected 'mlp'"):
-        tasks.Network.of(Path(small.path), "mlp", 10, {})
+        tasks.Network.of(Path(small.path), "mlp", DIGIT, {})
     with pytest.raises(ValueError, match="its architecture is 'digits_cnn', expected 'mlp'"):
         tasks.describe(dataclasses.replace(small, arch="mlp"))

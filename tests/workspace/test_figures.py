@@ -12,7 +12,7 @@ import pytest
 import torch
 from stages import ROOT
 
-from ancer.certification import Certificate
+from ancer.certificate import Certificate
 from ancer.regions.region import Region
 from ancer.workspace.experiment import Profile
 from ancer.workspace.figures import captions, curves, galleries, plane, stopping

@@ -23,6 +23,7 @@ from ancer.selection import certify_best
 from ancer.training.loop import train
 from ancer.workspace import experiment as experiments
 from ancer.workspace import imports
+from ancer.workspace.digests import data_digests
 from ancer.workspace.experiment import FILES, Experiment, Profile
 from ancer.workspace.fingerprints import (
     FREE,
@@ -52,11 +53,17 @@ def code(stage):
 def prints(folder=ROOT, notebooks=NOTEBOOKS):
     """The fingerprints of a profile: stage, or (stage, experiment) -> fingerprint."""
     p = Profile.open(folder).parameters
-    found = {stage: fingerprint(notebooks, p, stage) for stage in OF_ALL}
+    digests = images_of(p)
+    found = {stage: fingerprint(notebooks, p, stage, digests=digests) for stage in OF_ALL}
     for stage in OF_EXPERIMENT:
         for name in p.experiments:
-            found[stage, name] = fingerprint(notebooks, p, stage, name)
+            found[stage, name] = fingerprint(notebooks, p, stage, name, digests=digests)
     return found
+
+
+def images_of(p):
+    """Digests of the images of each experiment, as if all were the same."""
+    return {name: {"train": "a", "test": "b"} for name in p.experiments}
 
 
 def differing(before, after):
@@ -525,18 +532,18 @@ def test_a_stage_reads_all_parameters_that_it_lists(tmp_path, reads, monkeypatch
 def test_writing_again_gives_the_same_bytes_and_what_is_gone_goes_away(tmp_path):
     p = Profile.open(ROOT).parameters
     folder = tmp_path / "fingerprints"
-    write_fingerprints(NOTEBOOKS, p, folder)
+    write_fingerprints(NOTEBOOKS, p, folder, digests=images_of(p))
     before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.json")}
     expected = {f"{stage}.json" for stage in OF_ALL}
     expected |= {f"{stage}/{name}.json" for stage in OF_EXPERIMENT for name in p.experiments}
     assert {str(path) for path in before} == expected
-    write_fingerprints(NOTEBOOKS, p, folder)
+    write_fingerprints(NOTEBOOKS, p, folder, digests=images_of(p))
     after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.json")}
     assert before == after
     values = parameters()
     del values["experiments"]["digits-l1-05"]
     smaller = Profile.open(write_parameters(tmp_path, values)).parameters
-    write_fingerprints(NOTEBOOKS, smaller, folder)
+    write_fingerprints(NOTEBOOKS, smaller, folder, digests=images_of(smaller))
     left = {str(path.relative_to(folder)) for path in folder.rglob("*.json")}
     assert left == {path for path in expected if "digits-l1-05" not in path}
 
@@ -547,9 +554,11 @@ def test_command_writes_them_and_checks_first(tmp_path):
     subprocess.run(arguments, cwd=tmp_path, check=True)
     folder = tmp_path / ".build/fingerprints"
     p = Profile.open(tmp_path).parameters
+    digests = data_digests(tmp_path, p)
     for stage in OF_ALL:
         found = json.loads((folder / f"{stage}.json").read_text())
-        assert found == json.loads(json.dumps(fingerprint(NOTEBOOKS, p, stage)))
+        expected = fingerprint(NOTEBOOKS, p, stage, digests=digests)
+        assert found == json.loads(json.dumps(expected))
     values = parameters()
     values["methods"]["anisotropic"]["kapa"] = 1
     write_parameters(tmp_path, values)

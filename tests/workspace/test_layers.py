@@ -22,9 +22,11 @@ def module_of(path):
 MODULES = {module_of(path): path for path in PATHS}
 # from the bottom; a module imports from layers below its own, or from its own folder
 LAYERS = [
-    {"_arithmetic", "_files", "registry", "confidence", "noise"},
+    {"_arithmetic", "_files", "_identity", "registry", "confidence", "noise"},
+    {"_one_image"},
     {"classifier"},
     {"smoothing", "regions"},
+    {"certificate"},
     {"stopping"},
     {"certification", "optimization"},
     {"_contest"},
@@ -34,8 +36,8 @@ LAYERS = [
 ]
 # of the workspace, likewise
 WORKSPACE_LAYERS = [
-    {"imports", "notebooks", "cluster", "store", "parameters"},
-    {"methods", "tasks", "engine"},
+    {"imports", "notebooks", "cluster", "places", "store", "parameters"},
+    {"methods", "tasks", "engine", "digests"},
     {"fingerprints"},
     {"experiment"},
     {"tables"},

@@ -54,7 +54,8 @@ def test_each_profile_is_understood_by_the_code(folder, tmp_path):
     for e in profile.experiments.values():
         assert [method.name for method in e.certified_methods] == list(profile.methods)
     assert set(profile.parameters.ablations.experiments) <= set(profile.experiments)
-    assert write_fingerprints(ROOT / "notebooks", profile.parameters, tmp_path)
+    digests = {name: {"train": "a", "test": "b"} for name in profile.experiments}
+    assert write_fingerprints(ROOT / "notebooks", profile.parameters, tmp_path, digests=digests)
 
 
 @pytest.mark.parametrize("folder", [ROOT, *PROFILES], ids=lambda folder: folder.name)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from stages import parameters, write_parameters
 
-from ancer._files import write_tensors
+from ancer._files import sha256_of
 from ancer.certification import certify
+from ancer.models import checkpoints
+from ancer.models.networks import build
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.store.columns import best_row
@@ -23,19 +25,23 @@ from ancer.workspace.store.theta import ThetaStore, read_theta
 KEY = "0123456789abcdef"
 
 
+IMAGES = {0: "a", 1: "b", 2: "c", 3: "d"}  # number -> digest
+
+
 def row(method, idx):
-    return {"method": method, "idx": idx, "radius": 0.1 + 0.2 * idx, "log_volume": float("-inf")}
+    numbers = {"radius": 0.1 + 0.2 * idx, "log_volume": float("-inf")}
+    return {"method": method, "idx": idx, "image": IMAGES[idx], **numbers}
 
 
 def fill(path, key=KEY, methods=("fixed", "isotropic"), stop=None):
     """Append rows one by one; stop before the `stop`-th as a kill would (no clean-up)."""
     with RowStore(path, key=key) as rows:
         for method in methods:
-            for i in rows.missing(method, range(4)):
+            for i in rows.missing(method, IMAGES):
                 if stop is not None and len(rows.rows) == stop:
                     return rows.rows
                 rows.append([row(method, i)], seconds=1.0)
-        return rows.finish(methods=methods, indices=range(4), provenance={"key": key})
+        return rows.finish(methods=methods, images=IMAGES, provenance={"key": key})
 
 
 def test_finished_rows_are_full_precision_and_in_order(tmp_path):
@@ -46,7 +52,8 @@ def test_finished_rows_are_full_precision_and_in_order(tmp_path):
     # exactly, 0.30000000000000004 included
     assert list(read["radius"]) == [0.1 + 0.2 * i for i in range(4)] * 2
     assert (read["log_volume"] == float("-inf")).all()
-    assert json.loads((tmp_path / "r.json").read_text()) == {"key": KEY}
+    record = {"key": KEY, "sha256": sha256_of(tmp_path / "r.csv")}
+    assert json.loads((tmp_path / "r.json").read_text()) == record
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [f"r.{KEY}.jsonl", "r.csv", "r.json"]
 
@@ -56,9 +63,9 @@ def test_finished_rows_are_found_again(tmp_path):
     _, seconds = fill(tmp_path / "r.csv")
     before = (tmp_path / "r.csv").read_bytes()
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", range(4)) == [] == rows.missing("isotropic", range(4))
+        assert rows.missing("fixed", IMAGES) == [] == rows.missing("isotropic", IMAGES)
         methods = ["fixed", "isotropic"]
-        _, again = rows.finish(methods=methods, indices=range(4), provenance={"key": KEY})
+        _, again = rows.finish(methods=methods, images=IMAGES, provenance={"key": KEY})
         assert again == seconds
     assert (tmp_path / "r.csv").read_bytes() == before
 
@@ -68,7 +75,7 @@ def test_killed_run_computes_only_what_is_missing_and_ends_byte_for_byte_the_sam
     fill(tmp_path / "whole.csv")
     assert len(fill(tmp_path / "r.csv", stop=stop)) == stop
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        missing = rows.missing("fixed", range(4)) + rows.missing("isotropic", range(4))
+        missing = rows.missing("fixed", IMAGES) + rows.missing("isotropic", IMAGES)
         assert len(missing) == 8 - stop
     fill(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -79,17 +86,18 @@ def test_torn_last_line_is_dropped_and_computed_again(tmp_path):
     partial = tmp_path / f"r.{KEY}.jsonl"
     partial.write_bytes(partial.read_bytes()[:-7])
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", range(4)) == [2, 3]
+        assert rows.missing("fixed", IMAGES) == [2, 3]
         rows.append([row("fixed", 2)], seconds=1.0)
-    assert [json.loads(line)["idx"] for line in partial.read_text().splitlines()] == [0, 1, 2]
+    lines = partial.read_text().splitlines()
+    assert [json.loads(line.partition(" ")[2])["idx"] for line in lines] == [0, 1, 2]
 
 
 def test_other_key_neither_uses_nor_loses_rows(tmp_path):
     fill(tmp_path / "r.csv", stop=3)
     with RowStore(tmp_path / "r.csv", key="another") as rows:
-        assert rows.missing("fixed", range(4)) == [0, 1, 2, 3]
+        assert rows.missing("fixed", IMAGES) == [0, 1, 2, 3]
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", range(4)) == [3]
+        assert rows.missing("fixed", IMAGES) == [3]
 
 
 def test_key_changes_with_everything():
@@ -104,7 +112,7 @@ def test_key_changes_with_everything():
 def test_second_run_is_refused_and_names_the_first(tmp_path):
     path = str(tmp_path / "r.csv")
     code = "from ancer.workspace.store.rows import RowStore\n"
-    code += f"with RowStore({path!r}, key='k'): pass"
+    code += f"with RowStore({path!r}, key={KEY!r}): pass"
     command = [sys.executable, "-c", code]
     with RowStore(path, key=KEY):
         other = subprocess.run(command, capture_output=True, text=True)
@@ -144,31 +152,36 @@ def test_read_only_folder_is_an_error_before_work(tmp_path):
         fill(tmp_path / "r.csv")
 
 
-CHUNKS = [[4, 9], [14, 19], [24]]
+CHUNKS = [{4: "a", 9: "b"}, {14: "c", 19: "d"}, {24: "e"}]
+METHODS = ["isotropic", "anisotropic"]
 
 
-def theta_of(indices):
-    numbers = torch.tensor(indices).float()
+def theta_of(images):
+    numbers = torch.tensor(list(images)).float()
     return {"isotropic": numbers, "anisotropic": numbers[:, None] * 2}
 
 
 def test_theta_store_resumes_and_joins(tmp_path):
     path = tmp_path / "theta.safetensors"
     seconds = {"isotropic": 1.0, "anisotropic": 2.0}
-    with ThetaStore(path, key=KEY) as thetas:
+    with ThetaStore(path, key=KEY, methods=METHODS) as thetas:
         thetas.add(CHUNKS[1], theta_of(CHUNKS[1]), seconds=seconds)
-    with ThetaStore(path, key="another") as thetas:
+    with ThetaStore(path, key="another", methods=METHODS) as thetas:
         assert not thetas.has(CHUNKS[1])
-    with ThetaStore(path, key=KEY) as thetas:
+    with ThetaStore(path, key=KEY, methods=METHODS) as thetas:
         assert [thetas.has(chunk) for chunk in CHUNKS] == [False, True, False]
         for chunk in (CHUNKS[2], CHUNKS[0]):
             thetas.add(chunk, theta_of(chunk), seconds=seconds)
         assert thetas.finish(CHUNKS, provenance={}) == {"isotropic": 3.0, "anisotropic": 6.0}
-    theta = read_theta(path, [24, 4], ["isotropic", "anisotropic"])
+    theta = read_theta(path, {24: "e", 4: "a"}, METHODS)
     assert theta["isotropic"].tolist() == [24, 4]
     assert theta["anisotropic"].tolist() == [[48], [8]]
     with pytest.raises(ValueError, match="no theta for image 5"):
-        read_theta(path, [4, 5], ["isotropic"])
+        read_theta(path, {4: "a", 5: "b"}, METHODS)
+    with pytest.raises(ValueError, match="image 4 .* chosen for another image of that number"):
+        read_theta(path, {4: "b"}, METHODS)
+    with pytest.raises(ValueError, match="no theta of method fixed"):
+        read_theta(path, {4: "a"}, ["fixed"])
 
 
 def with_theta(folder, methods, tensors):
@@ -182,8 +195,18 @@ def with_theta(folder, methods, tensors):
     p["figures"] |= {"ball": "fixed", "region": "isotropic"}
     e = Experiment.open("a", profile=write_parameters(folder, p))
     first, second, *_ = e.data.indices
-    indices = torch.tensor([first, second])
-    write_tensors(e.target("theta"), {"indices": indices, **tensors}, {})
+    data = e.data.take([first, second])
+    checkpoints.save(
+        e.target("checkpoint"),
+        build("digits_cnn", 10),
+        arch="digits_cnn",
+        classes=10,
+        provenance={},
+    )
+    provenance = {"checkpoint": e.sha256("checkpoint")}
+    with ThetaStore(e.target("theta"), key="k", methods=list(tensors)) as store:
+        store.add(data.digest_of, tensors, seconds={})
+        store.finish([data.digest_of], provenance=provenance)
     return e, e.data.take([second, first])
 
 
@@ -221,10 +244,10 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the certify stage"):
         read_rows(tmp_path / "none.csv")
     with pytest.raises(FileNotFoundError, match="run the optimize stage"):
-        read_theta(tmp_path / "none.safetensors", [0], ["isotropic"])
+        read_theta(tmp_path / "none.safetensors", {0: "a"}, METHODS)
     (tmp_path / "t.safetensors").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"t\.safetensors is truncated"):
-        read_theta(tmp_path / "t.safetensors", [0], ["isotropic"])
+        read_theta(tmp_path / "t.safetensors", {0: "a"}, METHODS)
 
 
 def test_row_holds_the_certificate_in_full_precision():
@@ -241,18 +264,20 @@ def test_row_holds_the_certificate_in_full_precision():
         theta=torch.tensor([0.25, 1.0]),
         n=100,
         alpha=0.05,
-        lattice=None,
+        arithmetic="not floating-point sound",
     )
-    made = row_of(certificate, method="anisotropic", label=2, seed=7, draws=110)
+    image = "0123456789abcdef"
+    made = row_of(certificate, method="anisotropic", label=2, image=image, seed=7, draws=110)
+    assert made["image"] == image
     thetas = (made["theta_min"], made["theta_gmean"], made["theta_max"])
     assert made["correct"] == 0 and thetas == (0.25, 0.5, 1.0)
     assert (made["candidate"], made["draws"]) == ("anisotropic", 110)
     assert made["arithmetic"] == "not floating-point sound"
     assert pd.DataFrame([made]).notna().all().all()
-    certificate.lattice = 1 / 16
+    certificate.arithmetic = "lattice 0.0625"
     names = ("fixed", "isotropic")
     best = SimpleNamespace(certificate=certificate, names=names, alpha=0.1, draws=500)
-    made = best_row(best, method="best", label=1, seed=7)
+    made = best_row(best, method="best", label=1, image=image, seed=7)
     assert (made["method"], made["candidate"]) == ("best", "fixed")
     assert (made["alpha"], made["draws"]) == (0.1, 500)
     assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ancer.certification import Certificate, certify
+from ancer.certificate import Certificate
+from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.loading import load
 from ancer.models import checkpoints

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from ancer.certification import Certificate
+from ancer.certificate import Certificate
 from ancer.regions.memory import Answer
 from ancer.workspace.explorer.moons import METHODS, Moons
 from ancer.workspace.explorer.widgets import DASHES, Plane, error_box, grid, shape

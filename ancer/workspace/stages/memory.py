@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ancer._files import sha256_of, write_text
-from ancer.certification import Certificate
+from ancer.certificate import Certificate
 from ancer.classifier import Evaluation
 from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Experiment

@@ -14,13 +14,13 @@ from ancer._files import writing
 class Locked:
     """Holds a lock on the file `data` while open.
 
-    A second run is refused with the first one's process and host, which stand in `<path>.owner`.
+    A second run is refused with the first one's process and host, which stand in `<data>.owner`.
     """
 
     def __init__(self, path: Path, data: Path):
         self.path = path
         self.data = data
-        self.owner = path.with_suffix(".owner")
+        self.owner = data.with_name(f"{data.name}.owner")
         self._file: Any = None
 
     def __enter__(self):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ancer.certification import Certificate
+from ancer.certificate import Certificate
 from ancer.confidence import clopper_pearson
 from ancer.noise import Noise, gap_of
 from ancer.regions.memory import Answer
