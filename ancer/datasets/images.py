@@ -24,7 +24,7 @@ ARCHIVES = (".tar", ".tar.xz", ".tar.gz")
 FOLDERS = {"train": ("train",), "test": ("test", "val")}  # val: as ImageNet names it
 
 
-PIECE = 2**20  # bytes read at once of what is thrown away
+PIECE = 2**16  # bytes read at once of what is thrown away
 
 Image = tuple[str, int]  # its file, relative to the path, and its label
 
@@ -293,16 +293,11 @@ def _decode(file: Path, content: bytes, size: int | None, limits: Limits) -> Ten
     from PIL import Image as images
     from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-    broken = (OSError, SyntaxError, ValueError, images.DecompressionBombError)
-    try:
+    with _naming_broken(file):
         opened = images.open(BytesIO(content))
-    except broken as error:
-        raise ValueError(f"{file} is no image or a broken one ({error}): replace it") from error
     limits.check_pixels(file, *opened.size)
-    try:
+    with _naming_broken(file):
         opened.load()
-    except broken as error:
-        raise ValueError(f"{file} is a broken image ({error}): replace it") from error
     allowed = ("RGB", "L", "CMYK") if size else ("RGB",)
     if opened.mode not in allowed or opened.has_transparency_data:
         alpha = " with transparency" if opened.has_transparency_data else ""
@@ -311,3 +306,14 @@ def _decode(file: Path, content: bytes, size: int | None, limits: Limits) -> Ten
     if size:
         image = center_crop(resize(image, round(size * 256 / 224)), [size, size])
     return pil_to_tensor(image)
+
+
+@contextmanager
+def _naming_broken(file: Path) -> Iterator[None]:
+    """Turn an error of the decoder into one that names the file."""
+    from PIL import Image as images
+
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
+        raise ValueError(f"{file} is no image or a broken one ({error}): replace it") from error

@@ -70,8 +70,6 @@ class Records:
     def start(self, **owner: Any) -> None:
         """Begin a new memory."""
         self.owner |= owner
-        if self.path is not None:
-            _refuse_lost_owner(self.path)
         self._open([0, 0])
         self._write_owner()
 
@@ -112,6 +110,7 @@ class Records:
         """Open the regions that are there, if any."""
         head = self._index.read()
         if not head:
+            _refuse_lost_owner(path)
             return
         owner, counts = _read_owner(path / "owner", head)
         for key, value in self.owner.items():

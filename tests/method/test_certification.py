@@ -13,6 +13,7 @@ from problems import (
     Problem,
     Recorder,
     Untouchable,
+    counting,
     network,
 )
 from scipy.stats import binom, binomtest
@@ -323,7 +324,9 @@ def test_plain_certificates_record_the_evaluation_and_no_lattice(law):
         model, torch.full((2, 1, 4, 4), 0.3), LAWS[law](0.3), n=50, alpha=0.01, seed=0
     ):
         assert (
-            c.lattice is None and c.evaluation == model.evaluation and c.evaluation.batch_size == 50
+            c.lattice is None
+            and c.evaluation == model.evaluation((1, 4, 4))
+            and c.evaluation.batch_size == 50
         )
         assert c.theta.item() == torch.tensor(0.3).item()
 
@@ -479,7 +482,7 @@ def test_no_pass_is_larger_than_the_batch_size(run):
 def test_selection_and_certification_share_no_noise():
     seen = []
     x = torch.full((2, 1, 4, 4), 0.5)
-    model = Classifier(Recorder(network(), seen.append), batch_size=100)
+    model = counting(Recorder(network(), seen.append), batch_size=100)
     certify(model, x, GaussianNoise(0.5), n=200, alpha=0.01, seed=0, n0=100)
     predict(model, x, GaussianNoise(0.5), n=100, alpha=0.01, seed=0)
     rows = [row.numpy().tobytes() for batch in seen for row in batch]

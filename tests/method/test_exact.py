@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from problems import PROBLEMS, HalfSpace, Outputs, Problem, Recorder, Untouchable, network
+from problems import PROBLEMS, HalfSpace, Outputs, Problem, Recorder, Untouchable, counting, network
 from scipy import stats
 from scipy.stats import binom
 from torch import nn
@@ -61,7 +61,7 @@ def test_every_input_is_a_whole_number_of_steps_bit_for_bit(law, whole):
         whole=whole,
     )
     theta = 0.05 + torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    model = Classifier(Recorder(network(), seen.append), batch_size=100)
+    model = counting(Recorder(network(), seen.append), batch_size=100)
     certify(model, x, LAWS[law](theta), n=400, alpha=0.01, seed=0, exact=True, lattice=1 / whole)
     inputs = torch.cat(seen)
     z = (inputs.double() * whole).round()
@@ -103,7 +103,7 @@ def test_two_images_and_noise_shifted_the_other_way_give_the_same_votes():
     k = torch.randint(0, 255, (1, 1, 4, 4), generator=stream)
     steps = torch.randint(-60, 60, (100, 1, 4, 4), generator=stream)
     seen = []
-    model = Classifier(Recorder(network(), seen.append), batch_size=100)
+    model = counting(Recorder(network(), seen.append), batch_size=100)
     for shift in (0, 1):
         predict(
             model,
@@ -548,7 +548,10 @@ OTHERS = {
         other(memory_format="channels_last"),
         "memory_format 'contiguous_format', here 'channels_last'",
     ),
-    "outputs": (other(outputs="probabilities"), "outputs 'logits', here 'probabilities'"),
+    "outputs": (
+        Classifier(nn.Sequential(network(), nn.Softmax(1)), outputs="probabilities"),
+        "outputs 'logits', here 'probabilities'",
+    ),
     "a weight": (
         changed(lambda m: m.head.bias.data[0].nextafter_(torch.ones(()))),
         "model '[0-9a-f]+', here '",
@@ -574,7 +577,8 @@ def test_predict_takes_the_evaluation_of_its_certificates():
     [c, *_] = certify(other(), IMAGES, **EXACT)
     expected = predict(other(), IMAGES, **EXACT)
     for model in (other(), other(dtype=torch.float32, memory_format=torch.contiguous_format)):
-        assert model.evaluation == c.evaluation and hash(model.evaluation) == hash(c.evaluation)
+        found = model.evaluation(IMAGES.shape[1:])
+        assert found == c.evaluation and hash(found) == hash(c.evaluation)
         assert torch.equal(predict(model, IMAGES, evaluation=c.evaluation, **EXACT), expected)
 
 
@@ -582,17 +586,18 @@ def test_predict_takes_the_evaluation_of_its_certificates():
 def test_predict_refuses_another_evaluation_and_names_both(kind):
     model, message = OTHERS[kind]
     [c, *_] = certify(other(), IMAGES, **EXACT)
-    assert model.evaluation != c.evaluation
+    assert model.evaluation(IMAGES.shape[1:]) != c.evaluation
     with pytest.raises(ValueError, match=message):
         predict(model, IMAGES, evaluation=c.evaluation, **EXACT)
 
 
 def test_another_machine_is_refused_too():
-    evaluation = dataclasses.replace(other().evaluation, device="abacus", threads=99, torch="0.1")
+    here = other().evaluation(IMAGES.shape[1:])
+    evaluation = dataclasses.replace(here, device="abacus", threads=99, torch="0.1")
     with pytest.raises(
         ValueError, match=r"device 'abacus', here .*; threads 99, here \d+; torch '0.1', here "
     ):
-        predict(Classifier(Untouchable(), batch_size=64), IMAGES, evaluation=evaluation, **EXACT)
+        predict(other(), IMAGES, evaluation=evaluation, **EXACT)
 
 
 class Bare(nn.Module):
@@ -613,9 +618,12 @@ class Bare(nn.Module):
     ids=["shape", "buffer"],
 )
 def test_evaluation_knows_shapes_and_buffers_that_are_not_saved(weight, table):
-    reference = Classifier(Bare(torch.arange(4.0).reshape(2, 2), torch.zeros(2))).evaluation
-    assert Classifier(Bare(torch.arange(4.0).reshape(2, 2), torch.zeros(2))).evaluation == reference
-    assert Classifier(Bare(weight, table)).evaluation != reference
+    def evaluation(weight, table):
+        return Classifier(Bare(weight, table)).evaluation((2,))
+
+    reference = evaluation(torch.arange(4.0).reshape(2, 2), torch.zeros(2))
+    assert evaluation(torch.arange(4.0).reshape(2, 2), torch.zeros(2)) == reference
+    assert evaluation(weight, table) != reference
 
 
 CUDNN, PRODUCTS = (

@@ -430,9 +430,10 @@ def test_isotropic_regions_take_one_number():
     n = 3072
     with Memory() as m:
         ask(m, 0, torch.zeros(n), 0.5, dtype=torch.float32)
-        assert m.nbytes == 8 + 4 * (1 + n)
+        record = 8 + 4 * n + records.CHECK  # class, center, checksum
+        assert m.nbytes == record + 4
         ask(m, 0, torch.ones(n), torch.full((n,), 0.5), dtype=torch.float32)
-        assert m.nbytes == 8 + 4 * (1 + n) + 8 + 4 * 2 * n
+        assert m.nbytes == record + 4 + record + 4 * n
         assert len(m) == 2
 
 
@@ -507,7 +508,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "owner", [b"", b"PK\x03\x04", b"[1]", b'{"format": "another"}', b'{"format": "ancer memory 1"}']
+    "owner", [b"PK\x03\x04", b"[1]", b'{"format": "another"}', b'{"format": "ancer memory 1"}']
 )
 def test_a_foreign_or_cut_owner_is_refused(tmp_path, owner):
     filled(tmp_path).close()
@@ -516,11 +517,14 @@ def test_a_foreign_or_cut_owner_is_refused(tmp_path, owner):
         Memory(path=tmp_path)
 
 
-def test_regions_without_an_owner_are_not_overwritten(tmp_path):
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_regions_without_an_owner_are_not_overwritten(tmp_path, how):
     filled(tmp_path).close()
     (tmp_path / "owner").unlink()
+    if how == "empty":
+        (tmp_path / "owner").touch()
     with pytest.raises(ValueError, match="owner is lost"):
-        ask(Memory(path=tmp_path), 0, [0.0, 0.0])
+        Memory(path=tmp_path)
 
 
 def test_damaged_regions_that_overlap_are_noticed(tmp_path):
@@ -529,6 +533,7 @@ def test_damaged_regions_that_overlap_are_noticed(tmp_path):
         ask(m, 0, [0.0, 0.0])
         ask(m, 1, [3.0, 0.0])
         m._records.files[0]._regions["axes"][:2] = 3.0
+        m._records.files[0].largest[:2] = 3.0
         with pytest.raises(RuntimeError, match=r"\[0, 1\] overlap"):
             ask(m, 0, [1.5, 0.0])
     with pytest.raises(ValueError, match="record 0 of .*isotropic is damaged"):
@@ -722,21 +727,21 @@ def test_a_killed_process_loses_no_answer(tmp_path):
     process.wait()
     with Memory(path=tmp_path) as m:
         assert len(answers) <= len(m) <= len(answers) + 1
-        same = {"model": "", "probe": "", "outputs": "", "dtype": "", "memory_format": ""}
-        same |= {"batch_size": 1, "device": "", "threads": 1, "torch": ""}
+        evaluation = Evaluation("", "", "", "", "", 1, "", 1, "")
         for i, prediction in answers:
-            query = certificate(9, [float(i), 0.0], **same)
+            query = certificate(9, [float(i), 0.0])
+            query.evaluation = evaluation
             assert m.answer(query).prediction == int(prediction)
 
 
 def test_stays_within_the_limit(tmp_path):
     for path in (None, tmp_path):
-        with Memory(path=path, limit=100) as m:
+        with Memory(path=path, limit=130) as m:
             for i in range(3):
-                ask(m, 0, [float(4 * i), 0.0])  # 32 bytes each
-            with pytest.raises(MemoryError, match="limit of 100"):
+                ask(m, 0, [float(4 * i), 0.0])  # 40 bytes each
+            with pytest.raises(MemoryError, match="limit of 130"):
                 ask(m, 0, [50.0, 0.0])
-            assert (len(m), m.nbytes) == (3, 96)
+            assert (len(m), m.nbytes) == (3, 120)
             assert ask(m, 1, [0.5, 0.0]).prediction == 0  # what needs no room is still answered
 
 
@@ -744,7 +749,14 @@ def test_what_10_000_regions_of_image_net_cost():
     """The docstring's numbers."""
     n = 150_528
     isotropic, anisotropic = (
-        np.dtype([("prediction", "<i8"), ("axes", "<f4", (w,)), ("center", "<f4", (n,))])
+        np.dtype(
+            [
+                ("prediction", "<i8"),
+                ("axes", "<f4", (w,)),
+                ("center", "<f4", (n,)),
+                ("checksum", "V", records.CHECK),
+            ]
+        )
         for w in (1, n)
     )
     assert f"{1e-9 * 10_000 * isotropic.itemsize:.1f}" == "6.0"
@@ -781,7 +793,9 @@ def test_certificates_of_two_evaluations_of_a_classifier_never_mix():
         m.answer(Certificate(0, torch.zeros(2).double(), 2, region))
         for name, value in {"model": "another", "dtype": "bfloat16", "batch_size": 1}.items():
             with pytest.raises(ValueError, match=f"for one classifier.*{value}"):
-                m.answer(certificate(0, [0.0, 0.0], **{name: value}))
+                query = certificate(0, [0.0, 0.0])
+                query.evaluation = dataclasses.replace(EVALUATION, **{name: value})
+                m.answer(query)
         assert len(m) == 2
 
 

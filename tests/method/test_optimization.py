@@ -14,6 +14,7 @@ from problems import (
     Recorder,
     Slabs,
     Untouchable,
+    counting,
     network,
 )
 from torch import nn
@@ -529,7 +530,7 @@ def test_optimization_shares_no_noise_with_certification_or_prediction(optimize,
 def test_models_inputs_differ_between_optimization_and_certification(optimize):
     """The same by what the model sees, at the start's theta."""
     x, seen = torch.full((2, 1, 4, 4), 0.5), []
-    model = Classifier(Recorder(network(), seen.append), batch_size=60)
+    model = counting(Recorder(network(), seen.append), batch_size=60)
     optimize(model, x, GaussianNoise(0.25), seed=0)
     searched = {row.numpy().tobytes() for batch in seen for row in batch.detach()}
     seen.clear()
@@ -545,7 +546,7 @@ def test_search_uses_common_draws_for_all_scales(name):
     Of the search, the class takes 30 draws, then each of 3 scales.
     """
     seen, draws = [], [30] * 4 if name == "isotropic" else [20] * 5
-    model = Classifier(Recorder(network(), seen.append), batch_size=draws[0])
+    model = counting(Recorder(network(), seen.append), batch_size=draws[0])
     SHORT[name](model, torch.full((1, 1, 4, 4), 0.5), GaussianNoise(0.25), seed=0)
     assert len(seen) == len(draws)
     # what is left is padding

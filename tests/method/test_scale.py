@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from problems import HalfSpace, Outputs, Recorder, Slabs, network
+from problems import HalfSpace, Outputs, Recorder, Slabs, counting, network
 
 from ancer import optimize_anisotropic, optimize_isotropic
 from ancer.classifier import Classifier
@@ -193,9 +193,7 @@ def test_all_draws_are_spent_at_the_five_scales_round_the_best(steps, draws):
     scales = torch.from_numpy(2.0 ** np.arange(steps))
     for best in range(steps):
         seen = []
-        model = Classifier(
-            Recorder(HalfSpace(FLAT, 0.01 * 2**best * 1.1), seen.append), batch_size=1
-        )
+        model = counting(Recorder(HalfSpace(FLAT, 0.01 * 2**best * 1.1), seen.append), batch_size=1)
         radius = radii(model, Ones(0.01), points([0.5]), scales=scales, draws=draws)
         start, first = max(0, min(best - 2, steps - 5)), math.ceil(draws / 4) if steps > 5 else 0
         expected = {k: first + draws * (start <= k < start + 5) for k in range(steps)}
@@ -210,7 +208,7 @@ def test_each_image_has_its_own_five():
     seen, x = [], torch.tensor([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5]])
     theta = torch.tensor([[1e-9, 0.9], [1e-9, 0.9 / 2**6], [1e-9, 0.9 / 2**12]])
     radius = radii(
-        Classifier(Recorder(HalfSpace(FLAT, 1.0), seen.append), batch_size=1),
+        counting(Recorder(HalfSpace(FLAT, 1.0), seen.append), batch_size=1),
         Ones(theta),
         x,
         scales=torch.from_numpy(2.0 ** np.arange(13)),
@@ -232,7 +230,7 @@ def test_all_scales_and_the_class_have_common_draws(law, shape):
     """
     theta, seen = torch.full(shape, 0.25), []
     theta = theta * torch.tensor([1.0, 0.1]) if len(shape) == 2 else theta
-    model = Classifier(Recorder(HalfSpace(FLAT, 0.1), seen.append), batch_size=40)
+    model = counting(Recorder(HalfSpace(FLAT, 0.1), seen.append), batch_size=40)
     x, scales = points([0.5], torch.float64), torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     queries = SmoothedClassifier(model, LAWS[law](theta)).queries(x, [7])
     leading_class(queries, draws=40, seed=0)
@@ -467,6 +465,6 @@ def test_search_draws_are_spent_on_the_class_and_the_scales():
     for search_draws, passes in [(20, 1 + 1 + 5), (60, 3 + 1 + 15)]:
         seen = []
         recorder = Recorder(CONSTANT, lambda x: seen.append(len(x)))  # noqa: B023
-        model = Classifier(recorder, batch_size=20)
+        model = counting(recorder, batch_size=20)
         rescaled(model, torch.full((1, 16), 0.1), draws=20, search_draws=search_draws)
         assert seen == [20] * passes

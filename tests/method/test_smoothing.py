@@ -14,6 +14,7 @@ from problems import (
     Network,
     Recorder,
     Untouchable,
+    counting,
     network,
 )
 from scipy import stats
@@ -36,7 +37,7 @@ SAMPLERS = ["counts", "probabilities"]
 
 
 def smoothed(noise, *, module=None, **numerics):
-    return SmoothedClassifier(Classifier(module or network(), **numerics), noise)
+    return SmoothedClassifier(counting(module or network(), **numerics), noise)
 
 
 def sample(how, noise, x, n, *, seed=0, purpose="certify", indices=None, **numerics):

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from problems import PROBLEMS, HalfSpace, Outputs, Untouchable, network
+from problems import PROBLEMS, HalfSpace, Outputs, Untouchable, counting, network
 from scipy.special import logit
 from scipy.stats import binom, norm
 
@@ -350,9 +350,9 @@ def test_a_function_of_ones_own_is_a_rule():
         return running.drawn >= np.where(running.theta_min < 0.2, 300, 500)
 
     theta = torch.tensor([[0.125, 0.5], [0.25, 1.0]])
-    model = fast(HalfSpace(torch.tensor([0.0, 1.0]), 0.3))
+    model = fast(HalfSpace(torch.tensor([0.0, 1.0]), 0.5))
     found = certify(
-        model, CENTER.expand(2, 2), GaussianNoise(theta), n=1000, alpha=0.002, seed=0, stop=rule
+        model, CENTER.expand(2, 2), GaussianNoise(theta), n=1000, alpha=0.002, seed=1, stop=rule
     )
     assert [c.n for c in found] == [300, 500]
     assert [r.drawn.tolist() for r in looks] == [[100, 100], [200, 200], [300, 300], [400], [500]]
@@ -641,7 +641,7 @@ def test_the_class_that_passed_first_is_certified_though_another_leads_later():
         return torch.tensor([[1.0, 0.0] if len(seen) <= 300 else [0.0, 1.0]]).expand(len(x), 2)
 
     [c] = certify(
-        Classifier(Outputs(outputs), batch_size=100),
+        counting(Outputs(outputs), batch_size=100),
         CENTER,
         GaussianNoise(0.5),
         n=1000,

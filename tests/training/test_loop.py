@@ -5,8 +5,8 @@ import io
 import itertools
 import math
 import os
+import resource
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -671,21 +671,21 @@ def test_a_foreign_state_is_refused(tmp_path, kind):
 
 
 def test_a_part_that_a_kill_left_is_of_no_influence(tmp_path):
-    (tmp_path / "a.part").write_text("half a state")
+    (tmp_path / "a.state.part").write_text("half a state")
     module = fit(convolutions(), resume=tmp_path / "a.state")
-    assert same(module, fit(convolutions())) and not (tmp_path / "a.part").exists()
+    assert same(module, fit(convolutions())) and not (tmp_path / "a.state.part").exists()
 
 
-@pytest.mark.parametrize("where", ["save", "replace"])
+@pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_a_failing_disk_is_named_and_the_last_state_survives(tmp_path, monkeypatch, where):
-    path, losses, owner = tmp_path / "a.state", [], {"save": torch, "replace": os}[where]
+    path, losses = tmp_path / "a.state", []
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     def break_the_disk(epoch, loss):
         if epoch == 2:
-            monkeypatch.setattr(owner, where, full)
+            monkeypatch.setattr(os, where, full)
 
     with pytest.raises(
         OSError, match=r"cannot write .*a\.state .*No space left.*what is finished is kept"
@@ -697,11 +697,16 @@ def test_a_failing_disk_is_named_and_the_last_state_survives(tmp_path, monkeypat
     assert len(losses) == 4 and same(module, fit(convolutions(), epochs=4))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_disk_that_is_really_full_is_named(tmp_path):
-    (tmp_path / "a.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"cannot write .*a\.state .*No space left"):
-        fit(convolutions(), resume=tmp_path / "a.state")
+def test_a_file_that_really_cannot_be_written_is_named(tmp_path):
+    """The system allows 100 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*a\.state .*File too large"):
+            fit(convolutions(), resume=tmp_path / "a.state")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "a.state").exists()
 
 
 # --- autocast and memory format
