@@ -38,9 +38,10 @@ def tasks(experiment: Experiment, data: Dataset, images: int) -> list[tuple]:
     budget = sampling(experiment)
     method = experiment.methods["anisotropic"]
     theta_file = experiment.file("theta")
+    needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
     found = []
     for chunk in chunked(data.indices, images):
-        task = (data.take(chunk), method, experiment.law, theta_file, budget)
+        task = (data.take(chunk), method, experiment.law, theta_file, needed, budget)
         found.append((certified_rows, *task))
     return found
 
