@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -157,6 +158,7 @@ def test_jupyterlab_finds_the_extensions_in_every_folder(tmp_path, monkeypatch, 
     about = {"name": "anywidget", "version": "1", "jupyterlab": {}}
     (extensions / "anywidget/package.json").write_text(json.dumps(about))
     config = Config()
+    monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(sys, "prefix", str(tmp_path / folder))
     exec((ROOT / "jupyter_lab_config.py").read_text(), {"get_config": lambda: config})
     extra = config.LabApp.get("extra_labextensions_path", [])
