@@ -2,6 +2,8 @@
 
 import ast
 import copy
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +11,9 @@ import sys
 
 import nbformat
 import pytest
+from jupyterlab_server.config import get_federated_extensions
 from stages import ANCER, ROOT, read_yaml
+from traitlets.config import Config
 
 from ancer.workspace import notebooks
 
@@ -144,3 +148,18 @@ def test_epochs_are_reported_with_the_losses(capsys):
 def test_chunks_are_consecutive_and_at_most_so_long(size, expected):
     assert notebooks.chunked(list(range(5)), size) == expected
     assert notebooks.chunked([], size) == []
+
+
+@pytest.mark.parametrize("folder", ["plain", "wä (x) [b] c*"])
+def test_jupyterlab_finds_the_extensions_in_every_folder(tmp_path, monkeypatch, folder):
+    """What draws widgets is found where the environment's name looks like a pattern too."""
+    extensions = tmp_path / folder / "share/jupyter/labextensions"
+    (extensions / "anywidget").mkdir(parents=True)
+    about = {"name": "anywidget", "version": "1", "jupyterlab": {}}
+    (extensions / "anywidget/package.json").write_text(json.dumps(about))
+    config = Config()
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / folder))
+    exec((ROOT / "jupyter_lab_config.py").read_text(), {"get_config": lambda: config})
+    extra = config.LabApp.get("extra_labextensions_path", [])
+    assert list(get_federated_extensions([*extra, str(extensions)])) == ["anywidget"]
