@@ -95,4 +95,4 @@ def _hash(tensor: Tensor) -> str:
         )
     # all of it, each time: whatever is written through .data moves no version
     numbers = plain.cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(memoryview(numbers.numpy())).hexdigest()
+    return hashlib.sha256(numbers.numpy().data).hexdigest()

@@ -41,6 +41,10 @@ class Limits:
     megapixels: int = 64
     """Of one image, 10^6 pixels each."""
 
+    def __post_init__(self):
+        if min(self.megabytes, self.megapixels) < 1:
+            raise ValueError(f"limits must be >= 1, found {self.megabytes} and {self.megapixels}")
+
     def check_file(self, path: Path, size: int) -> None:
         """Raise ValueError for a file of too many bytes."""
         if size > self.megabytes * 10**6:
