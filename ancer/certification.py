@@ -137,7 +137,7 @@ def _until_stopped(
         stopped = np.zeros(len(images), dtype=bool)
         for rule in rules:
             running = Running(  # its own copies: a rule only looks
-                noise=type(queries.law)(queries.theta[images].clone()),
+                noise=queries.law.with_theta(queries.theta[images].clone()),
                 count=count.copy(),
                 drawn=drawn.copy(),
                 n=n,

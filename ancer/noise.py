@@ -1,5 +1,6 @@
 """Noise laws: each owns its sampling, its norm, its gap and its scale (section 3 of the paper)."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 
@@ -100,6 +101,12 @@ class Noise(ABC):
             f"theta of shape {tuple(self.theta.shape)} does not fit images of shape "
             f"{tuple(x.shape)}: give one number, ({len(x)},) or {tuple(x.shape)}"
         )
+
+    def with_theta(self, theta: float | Tensor) -> "Noise":
+        """The same law with other scales, as the constructor takes them."""
+        other = copy.copy(self)
+        other.theta = positive(theta)
+        return other
 
     def __repr__(self):
         return f"{type(self).__name__}(theta={self.theta})"

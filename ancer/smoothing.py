@@ -160,7 +160,7 @@ class SmoothedClassifier:
             theta = self.noise.theta_for(x, self.lattice).detach().clone()
         return Queries(
             classifier=self.classifier,
-            law=type(self.noise)(theta),
+            law=self.noise.with_theta(theta),
             x=x,
             indices=image_indices(x, indices),
             theta=theta,

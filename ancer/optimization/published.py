@@ -36,7 +36,7 @@ def optimize_isotropic_paper(
     """
     check_schedule(iterations, draws, step)
     check_images(x)
-    start = type(noise)(isotropic_start(noise, x))
+    start = noise.with_theta(isotropic_start(noise, x))
 
     def ascend(queries: Queries) -> Tensor:
         probabilities = MeanProbabilities(queries, draws, seed)

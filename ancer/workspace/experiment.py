@@ -309,7 +309,7 @@ class Experiment:
         for method in self.methods.values():
             if method.best_of is None:
                 theta = chosen.get(method.name, self.law.theta.expand(len(data)))
-                found[method.name] = type(self.law)(theta).theta_for(data.images, lattice)
+                found[method.name] = self.law.with_theta(theta).theta_for(data.images, lattice)
         return found
 
 

@@ -39,17 +39,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
         "figures",
     ),
     "certify": ("seed", "images", "every", "evaluate", "methods", "certify"),
-    "memory": (
-        "images",
-        "every",
-        "evaluate.dtype",
-        "methods",
-        "certify.methods",
-        "certify.n",
-        "certify.alpha",
-        "certify.exact",
-        "memory",
-    ),
+    "memory": ("images", "every", "methods", "certify", "memory"),
 }
 # of a stage that takes all experiments
 OF_ALL: dict[str, tuple[str, ...]] = {

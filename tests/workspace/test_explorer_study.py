@@ -106,7 +106,7 @@ def test_moons_answer_through_their_memory(profile, executed):
 
 def test_before_the_stages_it_says_what_to_run(profile, tmp_path):
     (tmp_path / "params.yaml").write_bytes((profile / "params.yaml").read_bytes())
-    with pytest.raises(FileNotFoundError, match="no rows at .*: run the certify stage"):
+    with pytest.raises(FileNotFoundError, match="no .*rows.*: run the certify notebook"):
         Study(NAME, profile=tmp_path)
     message = r"no network at .*: run the toy stage \(dvc repro toy\) first"
     with pytest.raises(FileNotFoundError, match=message):

@@ -257,7 +257,7 @@ def test_files_of_packages_hold_no_code():
 
 
 def test_a_module_without_a_file_is_named():
-    made = types.FunctionType((lambda: None).__code__, {"__name__": "__main__"})
+    made = types.FunctionType((lambda: None).__code__, {"__name__": "nowhere"})
     with pytest.raises(ValueError, match="no source of module '.*': it must be a file"):
         imports.code_of(made)
 

@@ -123,7 +123,7 @@ def certified_rows(
 
     def noise_of(name: str) -> Noise:
         theta: Tensor = chosen.get(name, law.theta.expand(len(data)))
-        return type(law)(theta)
+        return law.with_theta(theta)
 
     rows = []
     if method.best_of is not None:

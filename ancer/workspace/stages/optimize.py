@@ -105,7 +105,7 @@ def propose(
         began = time.perf_counter()
         start = law
         if method.start in theta:
-            start = type(law)(theta[method.start])
+            start = law.with_theta(theta[method.start])
         theta[method.name] = method.choose(classifier, x, start, seed, indices)
         seconds[method.name] = time.perf_counter() - began
     return Proposal(indices, theta, seconds)

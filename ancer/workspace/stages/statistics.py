@@ -98,7 +98,7 @@ def _subject(experiment: Experiment) -> tuple[Dataset, dict[str, Noise]]:
     data = experiment.some_data(experiment.parameters.statistics.images)
     noises = {}
     for name, theta in experiment.theta(data).items():
-        noises[name] = type(experiment.law)(theta)
+        noises[name] = experiment.law.with_theta(theta)
     return data, noises
 
 
@@ -123,7 +123,7 @@ def against_baseline(
         fixed = by_method[baseline_name]
         level = certify_section.alpha * shares[baseline_name]
         bound = clopper_pearson(fixed["count"].to_numpy(), certify_section.n, level)
-        gap = np.maximum(gap_of(type(experiment.law)(1.0), bound), 0)
+        gap = np.maximum(gap_of(experiment.law.with_theta(1.0), bound), 0)
         baseline = fixed["theta_gmean"] * gap
         certified = baseline > 0
         # 2. the others against it
