@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from ancer._arithmetic import enough_memory, fixed_arithmetic, machine
-from ancer._identity import identity_of
-from ancer._one_image import check_one_image
+from ancer.evaluation.arithmetic import enough_memory, fixed_arithmetic, machine
+from ancer.evaluation.identity import identity_of
+from ancer.evaluation.one_image import check_one_image
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """All that the votes of a classifier depend on, beside the images and the noise."""
 
-    model: str  # sha256 of structure, weights and attributes (see `_identity`)
+    model: str  # sha256 of structure, weights and attributes (see `evaluation.identity`)
     probe: str  # sha256 of its outputs on a fixed batch: what else they hang on
     outputs: str
     dtype: str
@@ -47,8 +47,8 @@ class Classifier:
     trace.
 
     Certificates speak of one fixed function, image by image. So, before votes count, one batch is
-    evaluated twice and its rows once in other company and order (see `_one_image`), and a network
-    that answers otherwise is refused.
+    evaluated twice and its rows once in other company and order (see `evaluation.one_image`), and
+    a network that answers otherwise is refused.
 
     Raises ValueError on another value.
 
@@ -96,8 +96,9 @@ class Classifier:
     def evaluation(self, shape: Sequence[int]) -> Evaluation:
         """What certificates of images of this shape record, and what `predict` compares.
 
-        Computed anew: a module that was changed has another one. It covers what `_identity` lists,
-        and the outputs on a fixed batch; a change that shows in neither is not noticed.
+        Computed anew: a module that was changed has another one. It covers what
+        `evaluation.identity` lists, and the outputs on a fixed batch; a change that shows in
+        neither is not noticed.
         """
         model = identity_of(self.module)
         key = (model, tuple(shape))
@@ -171,7 +172,7 @@ class Classifier:
         return outputs.softmax(dim=1) if self.outputs == "logits" else outputs
 
     def checked(self, inputs: Tensor) -> Tensor:
-        """The outputs for a full batch; the first time, after the check of `_one_image`.
+        """The outputs for a full batch; the first time, after the check of `evaluation.one_image`.
 
         That costs two passes more for each classifier. Raises ValueError for a network that is not
         one fixed function of one image.

@@ -21,10 +21,10 @@ import torchvision
 from watch import Stopwatch
 
 from ancer import Classifier, GaussianNoise, Hopeless, Improvement, Target, UniformNoise, certify
-from ancer._arithmetic import machine
 from ancer.datasets.loading import load
+from ancer.evaluation.arithmetic import machine
 from ancer.models.networks import build
-from ancer.smoothing import unit_draws
+from ancer.streams import unit_draws
 from ancer.workspace.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]

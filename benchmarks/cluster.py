@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 from watch import Stopwatch
 
-from ancer._arithmetic import machine
 from ancer.datasets.dataset import Dataset
+from ancer.evaluation.arithmetic import machine
 from ancer.workspace.cluster import workers
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.notebooks import chunked

@@ -17,7 +17,7 @@ from torch import Tensor
 from watch import Stopwatch
 
 import ancer
-from ancer._arithmetic import machine
+from ancer.evaluation.arithmetic import machine
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.stages.certify import sampling
 from ancer.workspace.store.columns import row

@@ -46,8 +46,8 @@ from ancer import (
     optimize_isotropic,
     train,
 )
-from ancer._arithmetic import machine
 from ancer.datasets.loading import load
+from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints
 from ancer.models.networks import build
 from ancer.workspace import tables

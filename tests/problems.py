@@ -8,8 +8,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from ancer._identity import identity_of
 from ancer.classifier import Classifier
+from ancer.evaluation.identity import identity_of
 from ancer.noise import LAWS, Noise
 
 # the tensors of these tests are small: more threads only wait for one another

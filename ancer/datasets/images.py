@@ -1,65 +1,24 @@
 """Images in folders and archives: <path>/{train,test}/<class>/<image>."""
 
-import gzip
-import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from ancer._files import sha256_of
+from ancer.datasets import archives
 from ancer.datasets.dataset import Split
+from ancer.datasets.limits import Limits
 
-# of the repository; an installed package has none
-CHECKSUMS = Path(__file__).parents[2] / "data/checksums.txt"
 ARCHIVES = (".tar", ".tar.xz", ".tar.gz")
 FOLDERS = {"train": ("train",), "test": ("test", "val")}  # val: as ImageNet names it
 
-
-PIECE = 2**16  # bytes read at once of what is thrown away
-
 Image = tuple[str, int]  # its file, relative to the path, and its label
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an image may take, so that files of others do not fill the memory."""
-
-    # for those who make a form of it: each field's sentence stands under it
-    __pydantic_config__ = {"use_attribute_docstrings": True}  # noqa: RUF012
-
-    megabytes: int = 64
-    """Of one file, 10^6 bytes each; of an archive also what follows after its end."""
-    megapixels: int = 64
-    """Of one image, 10^6 pixels each."""
-
-    def __post_init__(self):
-        if min(self.megabytes, self.megapixels) < 1:
-            raise ValueError(f"limits must be >= 1, found {self.megabytes} and {self.megapixels}")
-
-    def check_file(self, path: Path, size: int) -> None:
-        """Raise ValueError for a file of too many bytes."""
-        if size > self.megabytes * 10**6:
-            raise ValueError(
-                f"{path} has {size:,} bytes, more than {self.megabytes} megabytes: remove it, or "
-                "raise limits.megabytes"
-            )
-
-    def check_pixels(self, path: Path, width: int, height: int) -> None:
-        """Raise ValueError for an image of too many pixels."""
-        if width * height > self.megapixels * 10**6:
-            raise ValueError(
-                f"{path} is {width} x {height}, more than {self.megapixels} megapixels: remove it, "
-                "or raise limits.megapixels"
-            )
 
 
 @dataclass(frozen=True)
@@ -155,8 +114,8 @@ def _folder(path: Path, split: str, limits: Limits) -> Listing:
 def _archive(path: Path, split: str, limits: Limits) -> Listing:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: put the archive there or fix the path")
-    _check_sum(path)
-    found = _images_by_class(_members(path, limits))
+    archives.check_sum(path)
+    found = _images_by_class(archives.members(path, limits))
     folders = _parts({folder for folder, _ in found}, path, split)
     classes: dict[str, list[str]] = {}
     for part, folder in folders.items():
@@ -175,7 +134,7 @@ def _archive(path: Path, split: str, limits: Limits) -> Listing:
     def contents(files: Sequence[str]) -> list[bytes]:
         # in the archive's order: to go back means to unpack from the start
         read = {}
-        with _opened(path, limits) as archive:
+        with archives.opened(path, limits) as archive:
             for name in sorted(files, key=lambda name: members[name].offset):
                 file = archive.extractfile(members[name])
                 assert file is not None  # a regular file
@@ -199,70 +158,6 @@ def _images_by_class(
             if member.isfile() and is_image_file(member.name):
                 of_class[member.name] = member
     return found
-
-
-class _Bounded:
-    """A file of which nobody reads too much at once, such as a header that claims to be huge."""
-
-    def __init__(self, file: IO[bytes], path: Path, limits: Limits):
-        self._file = file
-        self._path = path
-        self._limits = limits
-        self.seek = file.seek
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        self._limits.check_file(self._path / "(a header)", size)
-        return self._file.read(size)
-
-
-@contextmanager
-def _opened(path: Path, limits: Limits) -> Iterator[tarfile.TarFile]:
-    unpack: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
-    with unpack.get(path.suffix, open)(path, "rb") as file:
-        bounded: Any = _Bounded(file, path, limits)
-        with tarfile.open(fileobj=bounded, mode="r:") as archive:
-            yield archive
-
-
-def _members(path: Path, limits: Limits) -> list[tarfile.TarInfo]:
-    """All members of an archive that is whole.
-
-    The tarfile module takes a plain one that is cut between members for whole.
-    """
-    members = []
-    try:
-        with _opened(path, limits) as archive:
-            for member in archive:  # before the next one is looked for behind it
-                limits.check_file(path / member.name, member.size)
-                members.append(member)
-            assert archive.fileobj is not None
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise EOFError("it has no end")
-            after = 0
-            while piece := archive.fileobj.read(PIECE):  # xz and gzip compare their sums at the end
-                after += len(piece)
-                limits.check_file(path / "(after its end)", after)
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(
-            f"{path} is truncated, damaged or no tar archive ({error}): copy it again"
-        ) from error
-    return members
-
-
-def _check_sum(path: Path) -> None:
-    listed = CHECKSUMS.read_text() if CHECKSUMS.exists() else ""
-    sums = re.findall("^([0-9a-f]{64}) [ *](.+)$", listed, re.MULTILINE)
-    expected = ""
-    for checksum, file in sums:
-        if file == path.name:
-            expected = checksum
-    if expected and sha256_of(path) != expected:
-        raise ValueError(
-            f"{path} has sha256 {sha256_of(path)}, {CHECKSUMS} says {expected}: copy it again "
-            "or rename it"
-        )
 
 
 def _parts(folders: Iterable[str], path: Path, split: str) -> dict[str, str]:

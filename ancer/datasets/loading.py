@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from ancer.datasets.dataset import Dataset, Split
-from ancer.datasets.images import ARCHIVES, Limits, image_files, path_and_size
+from ancer.datasets.images import ARCHIVES, image_files, path_and_size
+from ancer.datasets.limits import Limits
 from ancer.datasets.named import DATASETS, FOLDERS
 from ancer.registry import find
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier
 from ancer.noise import Noise
-from ancer.smoothing import Queries, SmoothedClassifier, generator, unit_draws
+from ancer.smoothing import Queries, SmoothedClassifier
+from ancer.streams import generator, unit_draws
 
 
 def in_groups(

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from ancer._files import write_state
 from ancer.classifier import check_images, dtype_of, memory_format_of
 from ancer.noise import Noise
-from ancer.smoothing import generator
+from ancer.streams import generator
 from ancer.training.losses import SCHEMES, check_options
 
 Progress = Callable[[int, float], None]  # epoch from 1, mean loss

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ancer._files import write_text
-from ancer.datasets.images import Limits
+from ancer.datasets.limits import Limits
 from ancer.datasets.loading import load, place_of
 from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from ancer._files import sha256_of
@@ -14,6 +13,7 @@ from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
 from ancer.datasets.loading import maker_of
+from ancer.evaluation.arithmetic import device
 from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise, arithmetic
 from ancer.registry import closest, find
@@ -23,7 +23,7 @@ from ancer.workspace.parameters.models import ExperimentSection, Parameters, Tra
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
 from ancer.workspace.places import FILES, FOLDERS, MADE_FROM, TRIAL
 from ancer.workspace.store.columns import check_images, check_numbers
-from ancer.workspace.store.provenance import compare, read_provenance, write_provenance
+from ancer.workspace.store.provenance import compare, digests_of, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
 from ancer.workspace.store.theta import read_theta, theta_provenance
 
@@ -117,16 +117,7 @@ class Profile:
         return path
 
     def _sources(self, kind: str) -> dict[str, Any]:
-        """sha256 of the results that others are made from, as they are now."""
-        found: dict[str, Any] = {}
-        for source in MADE_FROM[kind]:
-            if "{name}" not in FILES[source]:
-                found[source] = sha256_of(self.file(source))
-                continue
-            found[source] = {}
-            for name in self.parameters.experiments:
-                found[source][name] = sha256_of(self.file(source, name))
-        return found
+        return digests_of(MADE_FROM[kind], self.file, self.parameters.experiments)
 
     def soundness(self) -> str:
         """A sentence that names the experiments whose regions are not floating-point sound."""
@@ -203,8 +194,7 @@ class Experiment:
     @cached_property
     def data(self) -> Dataset:
         """Its test images."""
-        parameters = self.parameters
-        return self.some_data(parameters.images)
+        return self.some_data(self.parameters.images)
 
     def some_data(self, images: int) -> Dataset:
         """The first so many of its test images."""
@@ -264,13 +254,9 @@ class Experiment:
 
         Raises FileNotFoundError or ValueError that say which notebook to run.
         """
-        section = self.parameters.certify
-        now: dict[str, Any] = {
-            "noise": [self.section.noise, self.section.sigma],
-            "n0": section.n0,
-            "n": section.n,
-            "alpha": section.alpha,
-        }
+        now: dict[str, Any] = {"noise": [self.section.noise, self.section.sigma]}
+        for name in ("n0", "n", "alpha"):
+            now[name] = getattr(self.parameters.certify, name)
         for kind in ("checkpoint", "theta"):
             if self.file(kind).is_file():  # tables need neither
                 now[kind] = self.sha256(kind)
@@ -283,7 +269,7 @@ class Experiment:
         FileNotFoundError or ValueError that say which notebook to run.
         """
         path = self.file("rows")
-        provenance = self.provenance
+        provenance = self.provenance  # compared before the rows are read
         rows = read_rows(path)
         check_numbers(rows, type(self.law), provenance, path)
         if data is not None:
@@ -311,8 +297,3 @@ class Experiment:
                 theta = chosen.get(method.name, self.law.theta.expand(len(data)))
                 found[method.name] = self.law.with_theta(theta).theta_for(data.images, lattice)
         return found
-
-
-def device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ancer._arithmetic import machine
 from ancer._files import sha256_of
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
+from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints
 
 

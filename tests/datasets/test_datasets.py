@@ -24,9 +24,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import transforms
 
-from ancer.datasets import images as image_files
+from ancer.datasets import archives
 from ancer.datasets.dataset import Dataset
-from ancer.datasets.images import Limits
+from ancer.datasets.limits import Limits
 from ancer.datasets.loading import load
 
 ROOT = Path(__file__).parents[2]
@@ -770,7 +770,7 @@ def listed(tmp_path, monkeypatch):
     """An archive and its line in a list of sums."""
     path = packed(tree(tmp_path / "pets", LAYOUT), ".tar")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(image_files, "CHECKSUMS", tmp_path / "checksums.txt")
+    monkeypatch.setattr(archives, "CHECKSUMS", tmp_path / "checksums.txt")
     return path, checksum, tmp_path / "checksums.txt"
 
 
@@ -792,8 +792,8 @@ def test_without_a_list_nothing_is_compared(listed):
 
 
 def test_the_list_of_the_repository():
-    assert image_files.CHECKSUMS == ROOT / "data/checksums.txt"
-    assert re.fullmatch("([0-9a-f]{64}  [^ ]+\n)+", image_files.CHECKSUMS.read_text())
+    assert archives.CHECKSUMS == ROOT / "data/checksums.txt"
+    assert re.fullmatch("([0-9a-f]{64}  [^ ]+\n)+", archives.CHECKSUMS.read_text())
 
 
 # --- CIFAR-10 (JPEG), where it is

@@ -8,9 +8,9 @@ from problems import BAD_IMAGES, Outputs, Recorder, network
 from torch import nn
 
 from ancer import optimize_anisotropic, optimize_isotropic
-from ancer._arithmetic import machine
 from ancer.certification import certify
 from ancer.classifier import Classifier, as_classifier, check_images
+from ancer.evaluation.arithmetic import machine
 from ancer.models import networks
 from ancer.models.networks import MLP
 from ancer.noise import GaussianNoise

@@ -14,7 +14,8 @@ from ancer.classifier import Classifier
 from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS, GaussianNoise
 from ancer.optimization._scale import leading_class, radii_by_scale
-from ancer.smoothing import SmoothedClassifier, generator
+from ancer.smoothing import SmoothedClassifier
+from ancer.streams import generator
 
 GRID = torch.from_numpy(np.geomspace(0.25, 4, 13))
 FLAT = torch.tensor([0.0, 1.0])  # the half-space's margin at a point (a, b) is m - (b - 1/2)

@@ -21,15 +21,8 @@ from scipy import stats
 
 from ancer.classifier import Classifier
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
-from ancer.smoothing import (
-    ALONE,
-    BLOCK,
-    PURPOSES,
-    SmoothedClassifier,
-    _words,
-    generator,
-    unit_draws,
-)
+from ancer.smoothing import BLOCK, SmoothedClassifier
+from ancer.streams import ALONE, PURPOSES, _words, generator, unit_draws
 
 IMAGES = torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0)) / 16
 THETA = 0.125 + IMAGES / 2  # one scale for each pixel

@@ -12,7 +12,7 @@ from torch import nn
 
 import ancer
 from ancer import Classifier, GaussianNoise, Memory, certify, certify_best, predict
-from ancer._arithmetic import fixed_arithmetic
+from ancer.evaluation.arithmetic import fixed_arithmetic
 
 X = torch.randint(0, 17, (3, 1, 4, 4), generator=torch.Generator().manual_seed(1)) / 16
 SHAPE = X.shape[1:]

@@ -19,7 +19,7 @@ from torch import nn
 from ancer.datasets.loading import load
 from ancer.models.networks import DigitsCNN
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
-from ancer.smoothing import generator
+from ancer.streams import generator
 from ancer.training.loop import OPTIMIZERS, SCHEDULES, Recipe, train
 from ancer.training.losses import SCHEMES
 

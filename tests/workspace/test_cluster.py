@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch import nn
 
-from ancer._arithmetic import machine
 from ancer.datasets.loading import load
+from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints, networks
 from ancer.workspace import tasks
 from ancer.workspace.cluster import PROCESS, workers

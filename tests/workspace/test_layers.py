@@ -22,9 +22,8 @@ def module_of(path):
 MODULES = {module_of(path): path for path in PATHS}
 # from the bottom; a module imports from layers below its own, or from its own folder
 LAYERS = [
-    {"_arithmetic", "_files", "_identity", "registry", "confidence", "noise"},
-    {"_one_image"},
-    {"classifier"},
+    {"_files", "registry", "confidence", "noise", "evaluation"},
+    {"classifier", "streams"},
     {"smoothing", "regions"},
     {"certificate"},
     {"stopping"},
@@ -36,7 +35,8 @@ LAYERS = [
 ]
 # of the workspace, likewise
 WORKSPACE_LAYERS = [
-    {"imports", "notebooks", "cluster", "places", "store", "parameters"},
+    {"places"},
+    {"imports", "notebooks", "cluster", "store", "parameters"},
     {"methods", "tasks", "engine", "digests"},
     {"fingerprints"},
     {"experiment"},

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ancer.datasets.dataset import Dataset
 from ancer.regions.region import Region
-from ancer.smoothing import SmoothedClassifier, generator
+from ancer.smoothing import SmoothedClassifier
+from ancer.streams import generator
 from ancer.workspace.experiment import Experiment
 
 DIRECTIONS = ("random", "gradient", "largest axis", "smallest axis", "another image")

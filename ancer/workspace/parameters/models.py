@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, model_validator
 
-from ancer.datasets.images import Limits
+from ancer.datasets.limits import Limits
 from ancer.training.loop import Recipe
 from ancer.workspace.parameters.fields import (
     Count,

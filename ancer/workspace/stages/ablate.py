@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from ancer._arithmetic import machine
 from ancer._files import sha256_of
 from ancer.certification import certify
 from ancer.datasets.dataset import Dataset
-from ancer.workspace.experiment import Experiment, Profile, device
+from ancer.evaluation.arithmetic import device, machine
+from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.methods import theta_function

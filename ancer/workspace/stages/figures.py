@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ancer.datasets.dataset import Dataset
-from ancer.smoothing import generator
+from ancer.streams import generator
 from ancer.workspace.experiment import Experiment
 
 

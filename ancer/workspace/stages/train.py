@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ancer._arithmetic import machine
 from ancer.datasets.dataset import Dataset
+from ancer.evaluation.arithmetic import device, machine
 from ancer.models import checkpoints
 from ancer.models.networks import architecture, build, with_provenance
 from ancer.models.published import load_published
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
-from ancer.workspace.experiment import Experiment, device
+from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.notebooks import report_epochs

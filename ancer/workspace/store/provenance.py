@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ancer._files import sha256_of, write_text
+from ancer.workspace.places import FILES
 
 
 def provenance_file(path: Path) -> Path:
@@ -62,3 +63,21 @@ def compare(path: Path, record: Mapping[str, Any], now: Mapping[str, Any], noteb
                 f"{path} was made with {name} = {record.get(name)!r}, now it is {value!r}: "
                 f"run the {notebook} notebook (dvc repro) again"
             )
+
+
+def digests_of(
+    kinds: Iterable[str], file: Callable[..., Path], experiments: Iterable[str]
+) -> dict[str, Any]:
+    """sha256 of results, by kind, and of those that each experiment has, by kind and name.
+
+    file: where a kind is, and of which experiment.
+    """
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        if "{name}" not in FILES[kind]:
+            found[kind] = sha256_of(file(kind))
+            continue
+        found[kind] = {}
+        for name in experiments:
+            found[kind][name] = sha256_of(file(kind, name))
+    return found

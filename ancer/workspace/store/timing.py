@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ancer._arithmetic import machine
 from ancer._files import write_text
+from ancer.evaluation.arithmetic import machine
 
 
 def save_seconds(

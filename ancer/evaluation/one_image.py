@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancer._identity import identity_of
+from ancer.evaluation.identity import identity_of
 
 
 def check_one_image(f: Callable[[Tensor], Tensor], inputs: Tensor, module: nn.Module) -> Tensor:
