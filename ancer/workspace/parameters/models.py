@@ -51,6 +51,11 @@ class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
 class LimitsSection(section_of(Limits)):  # type: ignore[misc]
     """What an image may take, so that files of others do not fill the memory."""
 
+    @model_validator(mode="after")
+    def _in_domain(self) -> "LimitsSection":
+        self.limits()
+        return self
+
     def limits(self) -> Limits:
         """What `load` takes."""
         return Limits(**self.model_dump())
