@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+MOST = 50  # names in one message
 
 
 def find(name: str, known: Mapping[str, T], what: str) -> T:
@@ -32,9 +33,10 @@ def find(name: str, known: Mapping[str, T], what: str) -> T:
 
 
 def closest(name: object, known: Iterable[object]) -> str:
-    """What was probably meant by an unknown name, or else what there is."""
-    names = list(map(str, known))
+    """What was probably meant by an unknown name, or else what there is, MOST at most."""
+    names = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"choose one of {', '.join(sorted(names)) or 'none'}"
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return f"choose one of {', '.join(names[:MOST]) or 'none'}{more}"

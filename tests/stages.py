@@ -50,6 +50,8 @@ def small(folder: Path, experiments: Sequence[str] = EXPERIMENTS) -> Path:
         recipe["epochs"] = 8
     p["methods"]["isotropic"]["draws"] = 50
     p["methods"]["anisotropic"] |= {"iterations": 3, "search_draws": 50}
+    for paper in ("isotropic-paper", "anisotropic-paper"):
+        p["methods"][paper] |= {"images": 2, "iterations": 3, "draws": 10}
     p["certify"]["n"] = 500
     p["statistics"] |= {"horizon": 500, "images": 2, "n": 500}
     settings = [{"draws": 10, "iterations": 2}, {"draws": 2, "kappa": 0.0}]

@@ -17,6 +17,7 @@ class Dataset:
     index: (M,) int64, each image's number in its data set: rows name it and seeds depend on it.
     lattice: the step of the pixels' lattice (1/16 for digits, 1/255 for 8-bit images), None for
     float data.
+    converted: whether images of all modes were taken as RGB, see `loading.load`.
 
     Raises ValueError that names the data set and what does not fit.
     """
@@ -27,6 +28,7 @@ class Dataset:
     index: Tensor
     classes: Sequence[str]
     lattice: float | None
+    converted: bool = False
 
     def __post_init__(self):
         if not len(self.images):
@@ -101,6 +103,7 @@ class Split:
     """A split before its images are chosen.
 
     read takes (M,) positions in it and gives the images (M, ...), float32 in [0, 1].
+    The other fields are those of `Dataset`.
     """
 
     labels: Tensor
@@ -108,6 +111,22 @@ class Split:
     classes: Sequence[str]
     lattice: float | None
     read: Callable[[Tensor], Tensor]
+    converted: bool = False
+
+    def in_order(self, name: str, classes: Sequence[str]) -> "Split":
+        """The split with its labels as positions in these classes.
+
+        Raises ValueError for a class of the split that is missing there, or one that is twice.
+        """
+        if len(set(classes)) != len(classes):
+            raise ValueError(f"classes of {name} must be distinct, found {list(classes)}")
+        missing = sorted(set(self.classes) - set(classes))
+        if missing:
+            raise ValueError(
+                f"{name} has {len(missing)} classes that `classes` lacks: add {', '.join(missing)}"
+            )
+        position = torch.tensor([classes.index(each) for each in self.classes])
+        return replace(self, labels=position[self.labels], classes=list(classes))
 
     def choose(self, name: str, chosen: Tensor) -> Dataset:
         """The images at some positions."""
@@ -118,4 +137,5 @@ class Split:
             index=self.index[chosen],
             classes=self.classes,
             lattice=self.lattice,
+            converted=self.converted,
         )

@@ -1,32 +1,42 @@
 """Images in folders and archives: <path>/{train,test}/<class>/<image>."""
 
+import itertools
+import os
 import re
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
-from ancer.datasets import archives
+from ancer.datasets import archives, tars, zips
+from ancer.datasets.archives import Entry
 from ancer.datasets.dataset import Split
 from ancer.datasets.limits import Limits
+from ancer.datasets.pixels import Decoder, is_image
 
-ARCHIVES = (".tar", ".tar.xz", ".tar.gz")
+ARCHIVES = (".zip", ".tar", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2")
 FOLDERS = {"train": ("train",), "test": ("test", "val")}  # val: as ImageNet names it
+SPLIT_FOLDERS = ("train", "test", "val")
 
+Parts = tuple[str, ...]  # of a path
 Image = tuple[str, int]  # its file, relative to the path, and its label
 
 
 @dataclass(frozen=True)
-class Listing:
-    """A split's classes and images, and their files' bytes."""
+class Tree:
+    """The parts of a path that a split needs, hidden ones left out.
 
-    classes: Sequence[str]
-    images: Sequence[Image]
+    classes: the folders of each split that is there, by the split's folder.
+    files: those below the split's folder, and the parts of their names from there on.
+    """
+
+    path: Path
+    folder: str
+    classes: Mapping[str, set[str]]
+    files: Mapping[str, Parts]
+    head: Callable[[str], bytes]
     contents: Callable[[Sequence[str]], Iterable[bytes]]
 
 
@@ -42,28 +52,63 @@ def path_and_size(name: str) -> tuple[str, int | None]:
     return path, int(size)
 
 
-def image_files(path: Path, split: str, size: int | None, limits: Limits) -> Split:
+def image_files(path: Path, split: str, decoder: Decoder) -> Split:
     """A split of the images below a folder or in an archive; see `loading.load`."""
     is_archive = path.name.endswith(ARCHIVES)
-    listing = (_archive if is_archive else _folder)(path, split, limits)
-    images, index = _numbered(listing.images)
+    tree = (_archive if is_archive else _folder)(path, split, decoder.limits)
+    classes = sorted(set().union(*tree.classes.values()))
+    images, index = _numbered(_images(tree, classes))
     labels = torch.tensor([label for _, label in images])
 
     def read(chosen: Tensor) -> Tensor:
         names = [images[k][0] for k in chosen.tolist()]
-        pixels: list[Tensor] = []
-        for name, content in zip(names, listing.contents(names), strict=True):
-            image = _decode(path / name, content, size, limits)
-            if pixels and image.shape != pixels[0].shape:
-                raise ValueError(
-                    f"{path / name} is {_width_height(image)}, {path / names[0]} is "
-                    f"{_width_height(pixels[0])}: give all images one size, or name the data set "
-                    f"'{path}@224' to scale and crop them"
-                )
-            pixels.append(image)
-        return torch.stack(pixels).float().div_(255)
 
-    return Split(labels, index, listing.classes, 1 / 255, read)
+        def decoded() -> Iterator[tuple[Path, Tensor]]:
+            for name, content in zip(names, tree.contents(names), strict=True):
+                yield path / name, decoder.decoded(path / name, content)
+
+        return decoder.stacked(str(path), decoded())
+
+    return Split(labels, index, classes, 1 / 255, read, decoder.convert)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data set: of an editor, a system or a packer."""
+    return name.startswith(".") or name in ("Thumbs.db", "__MACOSX")
+
+
+def _images(tree: Tree, classes: Sequence[str]) -> list[Image]:
+    """The files of a split, by class, folder and name; each is an image by its first bytes."""
+    of_class: dict[str, list[str]] = {name: [] for name in tree.classes[tree.folder]}
+    layout = f"images belong in {tree.folder}/<class>/<image>"
+    for file, below in tree.files.items():
+        if len(below) == 1:
+            raise ValueError(f"{tree.path / file} is in no class: {layout}; move or remove it")
+        if not is_image(tree.head(file)):
+            raise ValueError(
+                f"{tree.path / file} is no image by its first bytes: remove it, or hide it by a "
+                "name that begins with '.'"
+            )
+        of_class[below[0]].append(file)
+    if not of_class:
+        raise ValueError(f"{tree.path / tree.folder} has no class: {layout}")
+    images = []
+    for name in sorted(of_class):
+        if not of_class[name]:
+            raise ValueError(
+                f"{tree.path}: {tree.folder}/{name} has no image: remove the folder; `classes` can "
+                "name a class without images"
+            )
+        label = classes.index(name)
+        for file in sorted(of_class[name], key=_folder_and_name):
+            images.append((file, label))
+    return images
+
+
+def _folder_and_name(file: str) -> tuple[str, str]:
+    """The order of torchvision's ImageFolder."""
+    path = PurePosixPath(file)
+    return str(path.parent), path.name
 
 
 def _numbered(images: Sequence[Image]) -> tuple[Sequence[Image], Tensor]:
@@ -79,85 +124,85 @@ def _numbered(images: Sequence[Image]) -> tuple[Sequence[Image], Tensor]:
     return [by_number[number] for number in numbers], torch.tensor(numbers)
 
 
-def _width_height(image: Tensor) -> str:
-    _, height, width = image.shape
-    return f"{width} x {height}"
+def _folder(path: Path, split: str, limits: Limits) -> Tree:
+    folders = _parts(_subfolders(path) if path.is_dir() else (), path, split)
+    classes = {folder: _subfolders(path / folder) for folder in folders.values()}
+    files = {}
+    for place, below, names in os.walk(path / folders[split], onerror=_stop, followlinks=True):
+        below[:] = itertools.filterfalse(is_hidden, below)
+        for name in itertools.filterfalse(is_hidden, names):
+            file = (Path(place) / name).relative_to(path)
+            files[file.as_posix()] = file.parts[1:]
 
-
-def _folder(path: Path, split: str, limits: Limits) -> Listing:
-    from torchvision.datasets.folder import ImageFolder, find_classes
-
-    present = {part.name for part in path.glob("*") if part.is_dir()}
-    folders = _parts(present, path, split)
-    classes = {}
-    try:
-        for part, name in folders.items():
-            classes[part], _ = find_classes(path / name)
-        samples = ImageFolder(path / folders[split]).samples
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{path}: {error} Images belong in {folders[split]}/<class>/<image>"
-        ) from error
-    _check_classes(path, classes)
-    images = []
-    for file, label in samples:
-        images.append((Path(file).relative_to(path).as_posix(), label))
+    def head(file: str) -> bytes:
+        if not (path / file).is_file():  # a pipe, or a link to nothing
+            return b""
+        with open(path / file, "rb") as opened:
+            return opened.read(archives.HEAD)
 
     def contents(files: Sequence[str]) -> Iterator[bytes]:
         for file in files:
             limits.check_file(path / file, (path / file).stat().st_size)
             yield (path / file).read_bytes()
 
-    return Listing(classes[split], images, contents)
+    return Tree(path, folders[split], classes, files, head, contents)
 
 
-def _archive(path: Path, split: str, limits: Limits) -> Listing:
+def _subfolders(path: Path) -> set[str]:
+    return {part.name for part in path.iterdir() if part.is_dir() and not is_hidden(part.name)}
+
+
+def _stop(error: OSError) -> None:
+    """Of a folder that cannot be listed, which os.walk would leave out."""
+    raise error
+
+
+def _archive(path: Path, split: str, limits: Limits) -> Tree:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: put the archive there or fix the path")
     archives.check_sum(path)
-    found = _images_by_class(archives.members(path, limits))
-    folders = _parts({folder for folder, _ in found}, path, split)
-    classes: dict[str, list[str]] = {}
-    for part, folder in folders.items():
-        classes[part] = sorted(name for where, name in found if where == folder)
-    _check_classes(path, classes)
-    members: dict[str, tarfile.TarInfo] = {}
-    images = []
-    for label, name in enumerate(classes[split]):
-        of_class = found[folders[split], name]
-        if not of_class:
-            raise ValueError(f"{path}: {folders[split]}/{name} has no image")
-        for file in sorted(of_class):
-            images.append((file, label))
-        members |= of_class
+    kind = zips if path.suffix == ".zip" else tars
+    entries: dict[Parts, Entry] = {}
+    for entry in kind.entries(path, limits):
+        parts = PurePosixPath(entry.name).parts
+        if parts and not any(map(is_hidden, parts)):
+            entries[parts] = entry
+    below = _below_top(path, entries)
+    folders = _parts({parts[0] for parts in below if _is_folder(parts, 1, below)}, path, split)
+    classes: dict[str, set[str]] = {folder: set() for folder in folders.values()}
+    files = {}
+    for parts, entry in below.items():
+        if _is_folder(parts, 2, below) and parts[0] in classes:
+            classes[parts[0]].add(parts[1])
+        if parts[:1] == (folders[split],) and len(parts) > 1 and not entry.is_folder:
+            files[entry.name] = parts[1:]
+    by_name = {entry.name: entry for entry in below.values()}
 
-    def contents(files: Sequence[str]) -> list[bytes]:
-        # in the archive's order: to go back means to unpack from the start
-        read = {}
-        with archives.opened(path, limits) as archive:
-            for name in sorted(files, key=lambda name: members[name].offset):
-                file = archive.extractfile(members[name])
-                assert file is not None  # a regular file
-                read[name] = file.read()
-        return [read[name] for name in files]
+    def head(file: str) -> bytes:
+        return by_name[file].head
 
-    return Listing(classes[split], images, contents)
+    def contents(files: Sequence[str]) -> Iterable[bytes]:
+        return kind.contents(path, [by_name[file] for file in files], limits)
+
+    return Tree(path, folders[split], classes, files, head, contents)
 
 
-def _images_by_class(
-    members: Iterable[tarfile.TarInfo],
-) -> dict[tuple[str, str], dict[str, tarfile.TarInfo]]:
-    """What is in an archive <top>/<folder>/<class>/<image>: (folder, class) -> file -> member."""
-    from torchvision.datasets.folder import is_image_file
+def _is_folder(parts: Parts, depth: int, entries: Mapping[Parts, Entry]) -> bool:
+    """Whether an entry of an archive is a folder of this depth, or in one."""
+    return len(parts) > depth or (len(parts) == depth and entries[parts].is_folder)
 
-    found: dict[tuple[str, str], dict[str, tarfile.TarInfo]] = {}
-    for member in members:
-        parts = PurePosixPath(member.name).parts
-        if len(parts) > 3 or (len(parts) == 3 and member.isdir()):
-            of_class = found.setdefault((parts[1], parts[2]), {})
-            if member.isfile() and is_image_file(member.name):
-                of_class[member.name] = member
-    return found
+
+def _below_top(path: Path, entries: Mapping[Parts, Entry]) -> Mapping[Parts, Entry]:
+    """An archive's entries as from its top folder, or all where the splits have none above."""
+    for parts in entries:
+        if _is_folder(parts, 1, entries) and parts[0] in SPLIT_FOLDERS:
+            return entries
+    tops = {parts[0] for parts in entries if len(parts) > 1 and parts[1] in SPLIT_FOLDERS}
+    if len(tops) > 1:
+        raise ValueError(
+            f"{path} has splits in several folders, {', '.join(sorted(tops))}: pack one of them"
+        )
+    return {parts[1:]: entry for parts, entry in entries.items() if parts[0] in tops}
 
 
 def _parts(folders: Iterable[str], path: Path, split: str) -> dict[str, str]:
@@ -174,45 +219,3 @@ def _parts(folders: Iterable[str], path: Path, split: str) -> dict[str, str]:
             f"images belong in {split}/<class>/<image>"
         )
     return found
-
-
-def _check_classes(path: Path, classes: Mapping[str, Sequence[str]]) -> None:
-    if len(classes) < 2:
-        return
-    different = set(classes["train"]) ^ set(classes["test"])
-    if different:
-        raise ValueError(
-            f"train and test of {path} have different classes: "
-            f"{sorted(different)[0]!r} is in one only"
-        )
-
-
-def _decode(file: Path, content: bytes, size: int | None, limits: Limits) -> Tensor:
-    """An 8-bit RGB image (3, H, W) uint8."""
-    from PIL import Image as images
-    from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
-
-    with _naming_broken(file):
-        opened = images.open(BytesIO(content))
-    limits.check_pixels(file, *opened.size)
-    with _naming_broken(file):
-        opened.load()
-    allowed = ("RGB", "L", "CMYK") if size else ("RGB",)
-    if opened.mode not in allowed or opened.has_transparency_data:
-        alpha = " with transparency" if opened.has_transparency_data else ""
-        raise ValueError(f"{file} has mode {opened.mode}{alpha}: convert to RGB")
-    image = opened.convert("RGB")
-    if size:
-        image = center_crop(resize(image, round(size * 256 / 224)), [size, size])
-    return pil_to_tensor(image)
-
-
-@contextmanager
-def _naming_broken(file: Path) -> Iterator[None]:
-    """Turn an error of the decoder into one that names the file."""
-    from PIL import Image as images
-
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
-        raise ValueError(f"{file} is no image or a broken one ({error}): replace it") from error

@@ -4,10 +4,16 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from ancer._files import read_tensors, sha256_of, write_tensors
-from ancer.models.networks import ARCHITECTURES, build, with_provenance
+from ancer.models.networks import (
+    ARCHITECTURES,
+    Normalized,
+    architecture,
+    build,
+    with_provenance,
+)
 
 
 def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, provenance: dict) -> None:
@@ -25,8 +31,9 @@ def load(
 ) -> nn.Module:
     """The network of a checkpoint written by `save`, in eval mode on the CPU.
 
-    arch: the architecture that is expected. A file may name one of ours by itself; one of yours,
-    "package.module:function", is only built where you name it here, since that runs code.
+    arch: the architecture that is expected. A file may name one of ours by itself; one of a
+    library or of yours, "package.module:function", is only built where you name it here, since that
+    runs code. The normalisation that `weights.load_weights` puts before it comes with it.
 
     Its `provenance` attribute is the dictionary that was saved. Raises FileNotFoundError or
     ValueError, naming the file, when it is missing, altered (sha256 given), of another architecture
@@ -39,12 +46,14 @@ def load(
         raise ValueError(
             f"checkpoint {path} is not the one that was expected (sha256 {sha256_of(path)[:12]}...)"
         )
+    if arch is not None:
+        architecture(arch)  # whose errors are none of the file's
     try:
         state, metadata = read_tensors(path)
         header = json.loads(metadata["ancer"])
         if header["arch"] != arch and (arch is not None or header["arch"] not in ARCHITECTURES):
             raise ValueError(f"its architecture is {header['arch']!r}, expected {arch!r}")
-        module = build(header["arch"], header["classes"])
+        module = _with_statistics(build(header["arch"], header["classes"]), state)
         module.load_state_dict(state)
         provenance = header["provenance"]
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -58,3 +67,12 @@ def load(
             "train it on these data"
         )
     return with_provenance(module, provenance)
+
+
+def _with_statistics(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """The module, with a normalisation before it where these tensors are of both."""
+    if "mean" not in state or module.state_dict().keys() <= state.keys():
+        return module
+    mean = tuple(state["mean"].flatten().tolist())
+    std = tuple(state["std"].flatten().tolist())
+    return Normalized(module, mean, std)

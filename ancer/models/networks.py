@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ancer.models.libraries import LIBRARIES
 from ancer.registry import find
 
 Statistics = tuple[float, ...]  # one number a channel
@@ -100,6 +101,9 @@ class Normalized(nn.Module):
     (x - mean) / std goes to `net`. mean, std: one number a channel, kept as buffers (1, 3, 1, 1)
     beside the weights.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
@@ -271,9 +275,17 @@ def with_provenance(module: nn.Module, provenance: dict) -> nn.Module:
 def architecture(arch: str) -> Architecture:
     """The function of an architecture, which makes a network for a number of classes.
 
-    arch: a key of ARCHITECTURES, or "package.module:function". Raises ValueError for an unknown
-    name.
+    arch: a key of ARCHITECTURES; "torchvision:<name>" or "timm:<name>", which take the pixels as
+    they are (see `models.libraries`); or "package.module:function". Raises ValueError for an
+    unknown name, and where timm is needed and not installed.
+
+    Example:
+        >>> architecture("torchvision:resnet18")(10)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
+    library, _, name = str(arch).partition(":")
+    if library in LIBRARIES:
+        return LIBRARIES[library](name)
     return find(arch, ARCHITECTURES, "architecture")
 
 

@@ -27,9 +27,10 @@ def sources(
     from ancer.workspace.digests import data_digests
     from ancer.workspace.experiment import Profile
     from ancer.workspace.fingerprints import write_fingerprints
+    from ancer.workspace.methods import check_parameters
 
     opened = Profile.open(profile)
-    opened.check()
+    check_parameters(opened.parameters)
     check_cluster(opened.parameters.cluster)
     folder = opened.folder / ".build/fingerprints"
     digests = data_digests(opened.folder, opened.parameters)

@@ -41,12 +41,13 @@ def data_digests(folder: Path, parameters: Parameters) -> Digests:
     return found
 
 
-def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, dict[str, int]]:
+def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, dict[str, Any]]:
     """By split, which of its images an experiment reads."""
-    choices = {"test": {"images": parameters.images, "every": parameters.every}}
+    taken = {"convert": section.convert, "classes": section.classes}
+    choices = {"test": {**taken, "images": parameters.images, "every": parameters.every}}
     recipe = parameters.train[section.training]
     if isinstance(recipe, TrainingRecipe):
-        choices["train"] = {"every": recipe.every}
+        choices["train"] = {**taken, "every": recipe.every}
     return choices
 
 

@@ -12,23 +12,13 @@ from ancer.workspace.notebooks import tidy
 class Engine(NBClientEngine):
     """papermill's engine, made repeatable: `papermill --engine ancer`.
 
-    Makes the output folder, refuses parameters that the notebook does not have (papermill only
-    warns), and leaves no time, random id or version in the executed notebook.
+    Makes the output folder, and leaves no time, random id or version in the executed notebook.
     """
 
     @classmethod
     def execute_notebook(cls, nb, kernel_name, output_path=None, **kwargs):
-        # papermill loads this module while it is loading itself
-        from papermill.inspection import _infer_parameters
-
         for name, value in PROCESS.items():
             os.environ.setdefault(name, value)
-        known = sorted(parameter.name for parameter in _infer_parameters(nb))
-        for name in nb.metadata.papermill.get("parameters", {}):
-            if name not in known:
-                raise ValueError(
-                    f"unknown parameter -p {name}: this notebook has {', '.join(known)}"
-                )
         if output_path is not None:
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)
         return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs))

@@ -12,16 +12,16 @@ from ancer._files import sha256_of
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
-from ancer.datasets.loading import maker_of
 from ancer.evaluation.arithmetic import device
 from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise, arithmetic
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
-from ancer.workspace.methods import Method, Methods, check_ablations, methods_of
-from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
+from ancer.workspace.methods import Method, Methods, methods_of
+from ancer.workspace.notebooks import check_injected
+from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
-from ancer.workspace.places import FILES, FOLDERS, MADE_FROM, TRIAL
+from ancer.workspace.places import FILES, FOLDERS, MADE_FROM, TRIAL, trial_name
 from ancer.workspace.store.columns import check_images, check_numbers
 from ancer.workspace.store.provenance import compare, digests_of, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
@@ -33,7 +33,7 @@ class Profile:
     """A folder with params.yaml.
 
     parameters: those that the stage may read. output: where it writes: the folder, or, with
-    overrides, one for trials, so that they never come among the profile's results.
+    overrides, one for trials with these, so that they never come among the profile's results.
     """
 
     folder: Path
@@ -57,14 +57,15 @@ class Profile:
 
         Raises FileNotFoundError, KeyError or ValueError naming what is wrong.
         """
+        check_injected()
         folder = profile_folder(profile)
         given = {name: value for name, value in overrides.items() if value is not None}
-        parameters = read_parameters(folder, given)
+        parameters = read_parameters(folder, given, experiment)
         if experiment is not None and experiment not in parameters.experiments:
             raise KeyError(
                 f"unknown experiment {experiment!r}: {closest(experiment, parameters.experiments)}"
             )
-        output = folder / TRIAL if given else folder
+        output = folder / TRIAL / trial_name(given) if given else folder
         return cls(folder, visible(parameters, stage, experiment), output)
 
     @cached_property
@@ -77,25 +78,10 @@ class Profile:
         """All experiments that the stage sees, by name."""
         return {name: Experiment(self, name) for name in self.parameters.experiments}
 
-    def check(self) -> None:
-        """Raise ValueError for a function, option or data set of params.yaml that is not there."""
-        check_ablations(self.parameters)
-        for experiment in self.experiments.values():
-            _ = experiment.methods
-            where = f"params.yaml: experiments.{experiment.name}"
-            try:
-                maker_of(experiment.section.dataset)
-            except ValueError as error:
-                raise ValueError(f"{where}.dataset: {error}") from None
-            if isinstance(experiment.recipe, TrainingRecipe):
-                try:
-                    experiment.recipe.recipe(experiment.section.options)
-                except ValueError as error:
-                    raise ValueError(f"{where}.options: {error}") from None
-
     def file(self, kind: str, name: str = "") -> Path:
-        """Where a result of an earlier stage is."""
-        return self.folder / FILES[kind].format(name=name)
+        """Where a result of an earlier stage is: in a trial, that of a trial, if there is one."""
+        path = FILES[kind].format(name=name)
+        return self.output / path if (self.output / path).exists() else self.folder / path
 
     def target(self, kind: str, name: str = "") -> Path:
         """Where this stage writes it."""
@@ -112,7 +98,7 @@ class Profile:
 
     def verify(self, kind: str) -> Path:
         """Where results are; ValueError where they are not of what there is now."""
-        path = self.folder / FOLDERS[kind] if kind in FOLDERS else self.file(kind)
+        path = self.file(kind) if kind in FILES else self.results(kind)
         read_provenance(path, self._sources(kind), kind)
         return path
 
@@ -175,6 +161,10 @@ class Experiment:
         return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
 
     @property
+    def _noise(self) -> list:
+        return [self.section.noise, self.section.sigma]
+
+    @property
     def norm(self) -> int:
         """The p of its radii."""
         return self.law.norm
@@ -196,7 +186,12 @@ class Experiment:
         """Its test images."""
         return self.some_data(self.parameters.images)
 
-    def some_data(self, images: int) -> Dataset:
+    def images_of(self, method: str) -> dict[int, str]:
+        """The test images that a method runs on: number -> digest, in their order."""
+        digests = list(self.data.digest_of.items())
+        return dict(digests[: self.methods.images(method, len(digests))])
+
+    def some_data(self, images: int | None) -> Dataset:
         """The first so many of its test images."""
         return self._load(images=images, every=self.parameters.every)
 
@@ -205,8 +200,10 @@ class Experiment:
         return self._load(split="train", every=self.recipe.every)
 
     def _load(self, **choice: Any) -> Dataset:
+        section = self.section
+        choice |= {"convert": section.convert, "classes": section.classes}
         limits = self.parameters.limits.limits()
-        return load_data(self.section.dataset, self.profile.folder, limits=limits, **choice)
+        return load_data(section.dataset, self.profile.folder, limits=limits, **choice)
 
     @property
     def lattice(self) -> float | None:
@@ -241,7 +238,8 @@ class Experiment:
         """What its theta was chosen for: ValueError unless that is the network that there is."""
         path = self.file("theta")
         record = theta_provenance(path)
-        compare(path, record, {"checkpoint": self.sha256("checkpoint")}, "optimize")
+        now = {"checkpoint": self.sha256("checkpoint"), "noise": self._noise}
+        compare(path, record, now, "optimize")
         return record
 
     def sha256(self, kind: str) -> str:
@@ -254,8 +252,8 @@ class Experiment:
 
         Raises FileNotFoundError or ValueError that say which notebook to run.
         """
-        now: dict[str, Any] = {"noise": [self.section.noise, self.section.sigma]}
-        for name in ("n0", "n", "alpha"):
+        now: dict[str, Any] = {"noise": self._noise}
+        for name in ("n0", "n", "alpha", "stop"):
             now[name] = getattr(self.parameters.certify, name)
         for kind in ("checkpoint", "theta"):
             if self.file(kind).is_file():  # tables need neither
@@ -286,13 +284,16 @@ class Experiment:
         """theta of each method round some of its images, as it is sampled.
 
         lattice: on which noise is drawn. What a function chose, from the optimize stage; elsewhere
-        that of the training noise.
+        that of the training noise. A method that does not run on all of them is left out.
         """
         _ = self.theta_provenance
-        names = [method.name for method in self.methods.chosen()]
+        wanted = set(data.indices)
+        runs = [name for name in self.methods if wanted <= set(self.images_of(name))]
+        names = [method.name for method in self.methods.chosen() if method.name in runs]
         chosen = read_theta(self.file("theta"), data.digest_of, names)
         found = {}
-        for method in self.methods.values():
+        for name in runs:
+            method = self.methods[name]
             if method.best_of is None:
                 theta = chosen.get(method.name, self.law.theta.expand(len(data)))
                 found[method.name] = self.law.with_theta(theta).theta_for(data.images, lattice)

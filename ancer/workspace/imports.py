@@ -22,11 +22,12 @@ def code_of(*functions: Callable) -> str:
 
 
 def hash_of_modules(names: Iterable[str]) -> str:
-    """A hash of modules and of what they import, directly or not."""
+    """A hash of modules and of what they import, directly or not, and of the tables beside them."""
     digest = hashlib.sha256()
     for name in sorted(closure(names)):
         digest.update(f"{name}\n".encode())
         digest.update(_source(name).encode())
+        digest.update(_table(name))
     return digest.hexdigest()[:16]
 
 
@@ -134,6 +135,14 @@ def _source(name: str) -> str:
     if path is None:
         raise ValueError(f"no source of module {name!r}: it must be a file that can be imported")
     return path.read_text()
+
+
+def _table(name: str) -> bytes:
+    """The .toml beside a module; nothing where there is none."""
+    path = _file(name)
+    assert path is not None  # its source was read
+    table = path.with_suffix(".toml")
+    return table.read_bytes() if table.is_file() else b""
 
 
 @cache

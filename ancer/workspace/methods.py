@@ -1,19 +1,21 @@
 """The methods of params.yaml: how each chooses theta, from what start, and how it is shown."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ancer.classifier import Classifier
+from ancer.datasets.loading import maker_of
 from ancer.noise import Noise
 from ancer.registry import closest, find
 from ancer.workspace.parameters.fields import section_of
-from ancer.workspace.parameters.models import MethodSection, Parameters
+from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
 from ancer.workspace.parameters.problems import found_and_expected
 
 # Okabe-Ito, colour-blind safe, and line styles that read in black and white too
@@ -27,7 +29,8 @@ class Method:
 
     theta: the function that chooses it, None where it is that of the training noise or where
     best_of names other methods with their shares of alpha. start: the method from whose theta it
-    starts. options: of the function, checked. color, style: of its lines in figures.
+    starts. options: of the function, checked. images: the first so many alone, None for all. color,
+    style: of its lines in figures.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Method:
     start: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     best_of: Mapping[str, float] | None = None
+    images: int | None = None
     color: str = COLORS[-1]
     style: str = "-"
 
@@ -109,6 +113,25 @@ class Methods(Mapping[str, Method]):
             needed += [*self.chain(method.start), method]
         return needed
 
+    def images(self, name: str, total: int) -> int:
+        """How many of so many images a method runs on: no more than those that it needs do."""
+        limits = [method.images for method in self.chain(name) if method.images is not None]
+        return min([total, *limits])
+
+    def noises(
+        self, names: Sequence[str], model: nn.Module | Classifier, x: Tensor, law: Noise, seed: int
+    ) -> dict[str, Noise]:
+        """The noise of some methods round x, by their functions' own defaults, from `law`."""
+        found: dict[str, Noise] = {}
+        for name in names:
+            for method in self.chain(name):
+                if method.name not in found:
+                    assert method.theta is not None
+                    start = found.get(str(method.start), law)
+                    found[method.name] = law.with_theta(method.theta(model, x, start, seed=seed))
+            found.setdefault(name, law)
+        return {name: found[name] for name in names}
+
     def with_options(self, options: Mapping[str, Mapping[str, Any]], where: str) -> "Methods":
         """The same with other options of some.
 
@@ -142,6 +165,7 @@ def methods_of(parameters: Parameters) -> Methods:
             label=section.label or name,
             start=section.start,
             best_of=section.best_of,
+            images=section.images,
             color=COLORS[position % len(COLORS)],
             style=STYLES[position % len(STYLES)],
             **_theta_and_options(name, section, planned),
@@ -169,10 +193,8 @@ def theta_function(path: str, where: str) -> Callable[..., Tensor]:
     where: what names it. Raises ValueError for anything but a function.
     """
     dotted = path if ":" in path else ":".join(path.rsplit(".", 1))
-    try:
+    with _named(where):
         found: Any = find(dotted, {}, "function")
-    except ValueError as error:
-        raise ValueError(f"params.yaml: {where}: {error}") from None
     if not inspect.isfunction(found):
         raise ValueError(
             f"params.yaml: {where}: {path} is a {type(found).__name__}, expected a function (def)"
@@ -201,7 +223,31 @@ def checked_options(where: str, theta: Callable, options: Mapping[str, Any]) -> 
     return {key: getattr(checked, key) for key in options}
 
 
-def check_ablations(parameters: Parameters) -> None:
+def check_parameters(parameters: Parameters) -> None:
+    """Raise ValueError for a function, option or data set of params.yaml that is not there."""
+    _check_ablations(parameters)
+    methods = methods_of(parameters)
+    for name, experiment in parameters.experiments.items():
+        where = f"experiments.{name}"
+        methods.with_options(experiment.method_options, f"{where}.method_options")
+        recipe = parameters.train[experiment.training]
+        with _named(f"{where}.dataset"):
+            maker_of(experiment.dataset)
+        with _named(f"{where}.options"):
+            if isinstance(recipe, TrainingRecipe):
+                recipe.recipe(experiment.options)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Say of an error which key it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"params.yaml: {where}: {error}") from None
+
+
+def _check_ablations(parameters: Parameters) -> None:
     """Raise ValueError where the ablations' function, an option or a start is not there."""
     section = parameters.ablations
     theta = theta_function(section.theta, "ablations.theta")

@@ -1,11 +1,16 @@
 """Notebooks that are the same each time: stripped, tidied, with one line of progress."""
 
+import ast
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import nbformat
+
+from ancer.registry import closest
 
 T = TypeVar("T")
 METADATA = {
@@ -100,3 +105,29 @@ def _say(line: str) -> None:
 def chunked(items: Sequence[T], size: int) -> list[Sequence[T]]:
     """`items` in consecutive chunks of at most `size`."""
     return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def check_injected() -> None:
+    """Raise ValueError for a parameter of papermill that this notebook does not have.
+
+    papermill puts what it is given in a cell of its own behind the notebook's cell of parameters.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = shell.user_ns.get("In", []) if shell is not None else []
+    for before, cell in pairwise(cells):
+        if cell.startswith("# Parameters\n"):
+            known = _assigned(before)
+            for name in _assigned(cell):
+                if name not in known:
+                    raise ValueError(
+                        f"this notebook has no parameter {name!r}: {closest(name, known)}"
+                    )
+
+
+def _assigned(cell: str) -> list[str]:
+    """The names that a cell assigns."""
+    found = []
+    for node in ast.parse(cell).body:
+        if isinstance(node, ast.Assign):
+            found += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return found

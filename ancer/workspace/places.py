@@ -1,5 +1,9 @@
 """Where a profile keeps what, and which results are made from which."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 # where a profile keeps what; {name} is the experiment's
 FILES = {
     "checkpoint": "data/checkpoints/{name}.safetensors",
@@ -22,6 +26,14 @@ FOLDERS = {
     "report": "results/report",
 }
 TRIAL = ".build/trial"
+
+
+def trial_name(overrides: Mapping[str, Any]) -> str:
+    """The folder of the trials with some overrides, such as "images=20,n=500"."""
+    parts = [f"{name}={overrides[name]}" for name in sorted(overrides)]
+    return re.sub("[^A-Za-z0-9.,=_-]+", "-", ",".join(parts))
+
+
 # which results a stage reads to make others, beside checkpoints and theta
 MADE_FROM = {
     "volumes": ("rows",),

@@ -70,11 +70,15 @@ def certified_table(
     """
     lines = []
     for name, experiment in experiments.items():
+        all_images = rows[name]["idx"].nunique()
         for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
+            label = methods[method].label
+            if len(group) < all_images:
+                label += f", first {len(group)} images"
             line = {
                 "training": experiment.section.training,
                 "sigma": experiment.section.sigma,
-                "method": methods[method].label,
+                "method": label,
                 "answer": answer,
             }
             for r, accuracy in zip(radii, certified_accuracy(group, radii), strict=True):

@@ -105,10 +105,10 @@ def classifier_of(network: Network) -> Classifier:
 
 @cache
 def code_of_ancer() -> str:
-    """A hash of all modules of this package."""
+    """A hash of all modules and tables of this package."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.toml")]):
         digest.update(str(path.relative_to(package)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -247,7 +247,7 @@ def third_party(path):
 def test_every_package_that_is_imported_is_a_dependency():
     named = {"PIL": "pillow", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
     extras = project()["optional-dependencies"]
-    wanted = [*project()["dependencies"], *extras["dask"], *extras["explore"]]
+    wanted = [*project()["dependencies"], *extras["dask"], *extras["explore"], *extras["timm"]]
     packages = {re.match(r"[a-z0-9.-]+", line)[0].replace("-", "_") for line in wanted}
     # brought by others, for which they are made
     brought = {"pygments", "traitlets", "dask", "IPython", "pydantic_core"}

@@ -62,16 +62,18 @@ def names(methods):
 
 def test_the_default_methods():
     methods = Profile.open(ROOT).methods
-    assert list(methods) == ["fixed", "isotropic", "anisotropic", "best"]
+    paper = ["isotropic-paper", "anisotropic-paper"]
+    assert list(methods) == ["fixed", "isotropic", "anisotropic", "best", *paper]
     assert methods["isotropic"].theta is optimize_isotropic
     assert methods["anisotropic"].theta is optimize_anisotropic
-    assert names(methods.chosen()) == ["isotropic", "anisotropic"]
+    assert names(methods.chosen()) == ["isotropic", "anisotropic", *paper]
+    assert names(methods.chain(paper[1])) == paper
     assert names(methods.chain("fixed")) == []
     assert names(methods.chain("isotropic")) == ["isotropic"]
     assert names(methods.chain("anisotropic")) == ["isotropic", "anisotropic"]
     assert set(names(methods.chain("best"))) == {"isotropic", "anisotropic"}
     depends = [name for name, method in methods.items() if method.depends_on_image]
-    assert depends == ["isotropic", "anisotropic", "best"]
+    assert depends == ["isotropic", "anisotropic", "best", *paper]
 
 
 def test_each_is_chosen_once_and_after_its_start_whatever_their_order(tmp_path):

@@ -53,17 +53,19 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
     found = (results / "metrics/digits-l1-025").iterdir()
     metrics = {path.stem: json.loads(path.read_text()) for path in found}
     methods = {"fixed"}
-    for method in ("isotropic", "anisotropic", "best"):
+    chosen = ("isotropic", "anisotropic", "best", "isotropic-paper", "anisotropic-paper")
+    for method in chosen:
         methods |= {method, f"{method}-with-memory"}
     assert set(metrics) == methods
     assert all(of_one["ACR"] <= of_one["AC-proxy-R"] + 1e-12 for of_one in metrics.values())
     assert (results / "tables/T1.md").read_text().count("published: x") == 1
+    assert (results / "tables/T1.md").read_text().count("| ANCER (paper), first 2 images |") == 2
     assert "published" not in (results / "tables/T2.md").read_text()
     ablation = pd.read_csv(results / "ablations/ablations.csv")
     assert ablation["setting"].tolist() == ["draws 10, iterations 2", "draws 2, kappa 0.0"]
     assert len(pd.read_csv(results / f"ablations/{NAME}.csv")) == 6
     rows = pd.read_csv(results / f"rows/{NAME}.csv")
-    assert len(rows) == 24 and rows.notna().all().all()
+    assert len(rows) == 28 and rows.notna().all().all()
     assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
     assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
 
@@ -109,7 +111,7 @@ def test_killed_certification_resumes_to_the_same_bytes(profile, executed):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     kept = _finished_rows(slow)
-    assert 0 < kept < 24, "the kill came too late to test anything"
+    assert 0 < kept < 28, "the kill came too late to test anything"
     subprocess.run(command, check=True, **quiet)
     resumed = (slow / rows).read_bytes()
     shutil.rmtree(slow / "results")
@@ -128,14 +130,14 @@ def test_overrides_leave_the_profiles_results_alone(profile, executed):
     before = (profile / rows).read_bytes()
     run(profile, "certify", experiment=NAME, images=2, n=100)
     assert (profile / rows).read_bytes() == before
-    assert len(pd.read_csv(profile / ".build/trial" / rows)) == 8
+    assert len(pd.read_csv(profile / ".build/trial/images=2,n=100" / rows)) == 12
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
         ({"experiment": "digits-l3"}, "unknown experiment 'digits-l3'"),
-        ({"experimnet": NAME}, "unknown parameter -p experimnet"),
+        ({"experimnet": NAME}, "no parameter 'experimnet': did you mean 'experiment'"),
         ({"images": 100_000}, "digits has 359 test images with every = 1, found images = 100000"),
     ],
 )

@@ -12,6 +12,7 @@ from stages import ANCER, ROOT, parameters, write_parameters
 
 from ancer.training.loop import Recipe
 from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.methods import check_parameters
 from ancer.workspace.parameters.models import Parameters
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
 from ancer.workspace.parameters.sections import Statistics, Toy
@@ -24,7 +25,7 @@ DIGITS = "digits-l2-025"
 def opened(folder):
     """A profile as the stage `sources` looks at it before anything is written."""
     profile = Profile.open(folder)
-    profile.check()
+    check_parameters(profile.parameters)
     for experiment in profile.experiments.values():
         assert experiment.methods and experiment.certified_methods and experiment.norm
     return profile
@@ -44,7 +45,7 @@ def test_the_default_profile_is_as_the_issue_asks():
     profile = Profile.open(ROOT)
     p = profile.parameters
     assert p.images >= 200 and p.certify.n == 10_000
-    methods = ["fixed", "isotropic", "anisotropic", "best"]
+    methods = ["fixed", "isotropic", "anisotropic", "best", "isotropic-paper", "anisotropic-paper"]
     found = set()
     for e in profile.experiments.values():
         assert [method.name for method in e.certified_methods] == methods
@@ -191,7 +192,7 @@ def test_no_cluster_means_this_process(tmp_path, text):
         ("methods.anisotropic.kapa", 1.0, "methods.anisotropic.kapa: optimize_anisotropic has no "),
         ("methods.anisotropic.kapa", 1.0, "has no such option, did you mean 'kappa'?"),
         ("methods.isotropic.kappa", 1.0, "methods.isotropic.kappa: optimize_isotropic has no such"),
-        ("methods.fixed.draws", 5, "methods.fixed: without theta a method has no start and no opt"),
+        ("methods.fixed.draws", 5, "methods.fixed: without theta a method has no start, opt"),
         ("methods.best.draws", 5, "methods.best: a method with best_of has no theta, start or opt"),
     ],
 )
@@ -208,7 +209,7 @@ def test_a_published_recipe_has_its_own_keys(tmp_path):
         read_parameters(folder)
     recipe = {"scheme": "published", "source": "rs4a"}
     folder = changed(tmp_path, ["train", "stability"], recipe)
-    message = "params.yaml: experiments.digits-l1-025.options: must name a published checkpoint's "
+    message = "params.yaml: experiments.digits-l1-025.options: must name the file, {file"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_parameters(folder)
 
@@ -436,10 +437,10 @@ def test_overrides_write_elsewhere():
     whole = Experiment.open(DIGITS, profile=ROOT)
     trial = Experiment.open(DIGITS, profile=ROOT, images=3, n=50)
     assert whole.profile.output == ROOT
-    assert trial.profile.output == ROOT / ".build/trial"
+    assert trial.profile.output == ROOT / ".build/trial/images=3,n=50"
     assert (trial.parameters.images, trial.parameters.certify.n) == (3, 50)
-    assert trial.target("rows") == ROOT / f".build/trial/results/rows/{DIGITS}.csv"
-    assert trial.file("rows") == whole.target("rows")
+    assert trial.target("rows") == ROOT / f".build/trial/images=3,n=50/results/rows/{DIGITS}.csv"
+    assert trial.file("rows") == whole.target("rows")  # none of its own yet
     none = Experiment.open(DIGITS, profile=ROOT, images=None, n=None)
     assert none.profile.output == ROOT
 

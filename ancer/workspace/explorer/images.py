@@ -110,19 +110,17 @@ class Explorer(widgets.VBox):
         last = len(self._study.data) - 1
         self.image.max = last
         self.other.max = last
-        methods = self._study.experiment.methods
-        self.method.options = [(methods[name].label, name) for name in self._study.methods]
-        self.method.value = self._first_method()
+        self.method.options = []
         self._look()
 
-    def _first_method(self) -> str:
-        """The one whose theta the profile's figures show, if it was certified."""
-        shown = self._study.experiment.parameters.figures.region
-        return shown if shown in self._study.methods else self._study.methods[0]
-
     def _look(self) -> None:
-        """Another image."""
+        """Another image, and the methods that ran on it."""
         self._seen = self._study.look(self.image.value)
+        methods = self._study.experiment.methods
+        before = self.method.value or self._study.experiment.parameters.figures.region
+        there = list(self._seen.rows)
+        self.method.options = [(methods[name].label, name) for name in there]
+        self.method.value = before if before in there else there[0]
         self._turn()
 
     def _turn(self) -> None:
@@ -131,7 +129,7 @@ class Explorer(widgets.VBox):
         if self.other.value == self.image.value:
             self.other.value = (self.image.value + 1) % (self.image.max + 1)
         self._u = self._seen.direction(self.direction.value, self.method.value, self.other.value)
-        self._reach = {name: self._seen.reach(name, self._u) for name in self._study.methods}
+        self._reach = {name: self._seen.reach(name, self._u) for name in self._seen.rows}
         share = self.size.value / self.size.max
         limit = self._seen.limit(self._u)
         self.size.max = limit

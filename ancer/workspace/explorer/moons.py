@@ -13,12 +13,8 @@ from ancer.classifier import Classifier
 from ancer.datasets.loading import load
 from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise
-from ancer.optimization.anisotropic import optimize_anisotropic
-from ancer.optimization.isotropic import optimize_isotropic
 from ancer.regions.memory import Answer, Memory
 from ancer.workspace.experiment import Profile
-
-METHODS = ("fixed", "isotropic", "anisotropic")
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,13 @@ class Moons:
                 )
             classifier = Classifier(checkpoints.load(path))
             self._scenes[law.norm] = Scene(classifier, law.from_sigma(section.sigma))
-            certified = self.certify(law.norm, self.crowd, METHODS[-1:])
-            self._crowds[law.norm] = certified[METHODS[-1]]
+            certified = self.certify(law.norm, self.crowd, [self.last])
+            self._crowds[law.norm] = certified[self.last]
+
+    @property
+    def last(self) -> str:
+        """The method whose certificates the memory answers with."""
+        return self.profile.parameters.toy.methods[-1]
 
     def landscape(self, norm: int, points: int = 101) -> Tensor:
         """The network's probability of the upper class on a grid over [0, 1]^2: (points, points).
@@ -65,25 +66,22 @@ class Moons:
         return found[:, 0].reshape(points, points)
 
     def certify(
-        self, norm: int, x: Tensor, methods: Sequence[str] = METHODS
+        self, norm: int, x: Tensor, methods: Sequence[str] | None = None
     ) -> dict[str, list[Certificate]]:
         """Certificates of points x (B, 2) by method, with the toy's parameters."""
         scene = self._scenes[norm]
         parameters = self.profile.parameters
-        seed = parameters.seed
-        law = type(scene.law)
-        isotropic = law(optimize_isotropic(scene.classifier, x, scene.law, seed=seed))
-        anisotropic = law(optimize_anisotropic(scene.classifier, x, isotropic, seed=seed))
-        noises = dict(zip(METHODS, (scene.law, isotropic, anisotropic), strict=True))
+        names = methods or parameters.toy.methods
+        noises = self.profile.methods.noises(names, scene.classifier, x, scene.law, parameters.seed)
         found = {}
-        for name in methods:
+        for name in names:
             found[name] = certify(
                 scene.classifier,
                 x,
                 noises[name],
                 n=parameters.toy.n,
                 alpha=parameters.certify.alpha,
-                seed=seed,
+                seed=parameters.seed,
             )
         return found
 

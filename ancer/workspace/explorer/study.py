@@ -34,10 +34,13 @@ class Study:
         self.look(0)
 
     def look(self, k: int) -> "Look":
-        """The k-th of the images that were certified."""
+        """The k-th of the images, by the methods that ran on it."""
         one = self.data.take([self.data.indices[k]])
         theta = self.experiment.theta(one, self.experiment.lattice)
-        rows = {name: self.rows.loc[(name, one.indices[0])] for name in self.methods}
+        rows = {}
+        for name in self.methods:
+            if (name, one.indices[0]) in self.rows.index:
+                rows[name] = self.rows.loc[(name, one.indices[0])]
         return Look(self, one, rows, theta)
 
 

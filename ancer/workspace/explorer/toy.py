@@ -9,7 +9,7 @@ import torch
 
 from ancer.certificate import Certificate
 from ancer.regions.memory import Answer
-from ancer.workspace.explorer.moons import METHODS, Moons
+from ancer.workspace.explorer.moons import Moons
 from ancer.workspace.explorer.widgets import DASHES, Plane, error_box, grid, shape
 from ancer.workspace.figures.plane import MOONS
 
@@ -59,7 +59,7 @@ class Toy(widgets.VBox):
         for norm, plane in self.planes.items():
             found = self._moons.certify(norm, x)
             certificates = {name: of_points[0] for name, of_points in found.items()}
-            others, answer = self._moons.answers(norm, certificates[METHODS[-1]])
+            others, answer = self._moons.answers(norm, certificates[self._moons.last])
             with plane.hold_sync():
                 plane.regions = self._shapes(certificates, others, answer)
                 plane.point = point
@@ -109,7 +109,7 @@ class Toy(widgets.VBox):
         lines.append(
             [
                 f"l{norm}",
-                methods[METHODS[-1]].label,
+                methods[self._moons.last].label,
                 CLASSES.get(answer.prediction, "abstains"),
                 "",
                 f"{region.radius if region else 0.0:.3f}",

@@ -21,6 +21,16 @@ def _whole(value: object) -> object:
 Name = Annotated[str, Field(pattern=NAME)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+
+
+def _all(value: object) -> object:
+    """None stands for all."""
+    if value is None:
+        raise ValueError("found None, expected a whole number or all")
+    return None if value == "all" else value
+
+
+CountOrAll = Annotated[Count | None, BeforeValidator(_all)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(gt=0, lt=1)]
 Radius = Annotated[float, Field(ge=0, allow_inf_nan=False)]

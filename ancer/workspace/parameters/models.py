@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Tag, field_validator, model_validator
 
 from ancer.datasets.limits import Limits
 from ancer.training.loop import Recipe
 from ancer.workspace.parameters.fields import (
     Count,
+    CountOrAll,
     Name,
     Positive,
     Section,
@@ -70,13 +71,38 @@ class PublishedRecipe(Section):
     """Who published it: a key of `models.published.SOURCES`."""
 
 
+class Normalize(Section):
+    """What the network subtracts from pixels in [0, 1] and divides them by, a number a channel."""
+
+    mean: list[float]
+    """Subtracted."""
+    std: list[Positive]
+    """Divided by."""
+
+
+class WeightsRecipe(Section):
+    """A file of weights in place of training; the experiment's options name the file."""
+
+    scheme: Literal["weights"]
+    """Read instead of trained, see `models.weights.load_weights`."""
+    normalize: Normalize | None
+    """Of the pixels, before the network; none where it takes them as they are."""
+
+    @field_validator("normalize", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if value == "none" else value
+
+
 def _kind(recipe: object) -> str:
     scheme = recipe.get("scheme") if isinstance(recipe, dict) else getattr(recipe, "scheme", None)
-    return "published" if scheme == "published" else "trained"
+    return str(scheme) if scheme in ("published", "weights") else "trained"
 
 
 AnyRecipe = Annotated[
-    Annotated[TrainingRecipe, Tag("trained")] | Annotated[PublishedRecipe, Tag("published")],
+    Annotated[TrainingRecipe, Tag("trained")]
+    | Annotated[PublishedRecipe, Tag("published")]
+    | Annotated[WeightsRecipe, Tag("weights")],
     Discriminator(_kind),
 ]
 
@@ -94,6 +120,8 @@ class MethodSection(Section):
     """The method from whose theta it starts."""
     best_of: dict[Name, Share] | None = None
     """Certify several methods, each at its share of alpha, and report the largest region."""
+    images: Count | None = None
+    """The first so many test images are enough, for what is slow; all where there is none."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -104,8 +132,8 @@ class MethodSection(Section):
     def _consistent(self) -> "MethodSection":
         if self.best_of is not None and (self.theta or self.start or self.options):
             raise ValueError("a method with best_of has no theta, start or options of its own")
-        if self.theta is None and (self.start or self.options):
-            raise ValueError("without theta a method has no start and no options")
+        if self.theta is None and (self.start or self.options or self.images):
+            raise ValueError("without theta a method has no start, options or images of its own")
         if self.theta is not None and self.start is None:
             raise ValueError("theta needs a start: the method from whose theta it starts")
         if self.best_of and sum(self.best_of.values()) > 1 + 1e-9:
@@ -118,8 +146,12 @@ class ExperimentSection(Section):
 
     dataset: str
     """Its name or path (data/README.md)."""
+    classes: list[str] | None = None
+    """The order of the network's outputs; the data set's classes, sorted, where there is none."""
+    convert: bool = False
+    """Images of every mode as RGB; elsewhere one that is not stops the run."""
     arch: str
-    """The network: a key of `models.networks.ARCHITECTURES`, or "package.module:function"."""
+    """The network: one of ours, "torchvision:...", "timm:..." or "package.module:function"."""
     noise: str
     """gaussian certifies l2, uniform certifies l1 (lambda = sqrt(3) * sigma)."""
     sigma: Positive
@@ -127,7 +159,7 @@ class ExperimentSection(Section):
     training: Name
     """A recipe of `train`."""
     options: dict[str, Any] = {}
-    """Options of the recipe's scheme, or the file of a published checkpoint."""
+    """Options of the recipe's scheme, or `file`, of a published checkpoint or of weights."""
     methods: list[Name] | None = None
     """Methods to certify here; those of `certify` where none are named."""
     method_options: dict[Name, dict[str, Any]] = {}
@@ -141,8 +173,8 @@ class Parameters(Section):
     """The way from the profile's folder to the project's, for DVC."""
     seed: Whole = 0
     """Of all random streams."""
-    images: Count
-    """Test images of each data set: of every so many, the first so many."""
+    images: CountOrAll
+    """Test images of each data set: of every so many, the first so many, or all."""
     every: Count = 1
     """Every so many of the test images."""
     cluster: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
-from ancer.models.networks import ARCHITECTURES
+from ancer.models.networks import architecture
 from ancer.noise import LAWS
 from ancer.registry import closest, find
 from ancer.workspace.parameters.models import (
@@ -11,6 +11,7 @@ from ancer.workspace.parameters.models import (
     Parameters,
     PublishedRecipe,
     TrainingRecipe,
+    WeightsRecipe,
 )
 
 FILE = "params.yaml"
@@ -32,6 +33,7 @@ EXPECTED = {
 }
 # where sections name methods
 NAME_METHODS = {
+    "toy": {"methods"},
     "certify": {"methods"},
     "memory": {"methods"},
     "volumes": {"of", "against"},
@@ -39,7 +41,7 @@ NAME_METHODS = {
     "statistics": {"method"},
     "ablations": {"start"},
 }
-TAGS = {"trained": TrainingRecipe, "published": PublishedRecipe}
+TAGS = {"trained": TrainingRecipe, "published": PublishedRecipe, "weights": WeightsRecipe}
 
 
 def problem_line(error: Mapping[str, Any]) -> str:
@@ -105,10 +107,18 @@ def _unknown_in(experiment: ExperimentSection, parameters: Parameters, where: st
     yield from _absent(experiment.methods or (), methods, f"{where}.methods")
     yield from _absent(experiment.method_options, methods, f"{where}.method_options")
     yield from _refused(f"{where}.noise", find, experiment.noise, LAWS, "noise")
-    yield from _refused(f"{where}.arch", find, experiment.arch, ARCHITECTURES, "architecture")
+    yield from _refused(f"{where}.arch", architecture, experiment.arch)
+    if parameters.certify.stop is not None:
+        for method in experiment.methods or parameters.certify.methods or methods:
+            if method in methods and methods[method].best_of is not None:
+                yield (
+                    f"{FILE}: certify.stop: {method!r} is the best of several, which are not "
+                    "stopped early: name methods without it"
+                )
     recipe = parameters.train.get(experiment.training)
-    if isinstance(recipe, PublishedRecipe) and "file" not in experiment.options:
-        yield f"{FILE}: {where}.options: must name a published checkpoint's file"
+    read = isinstance(recipe, PublishedRecipe | WeightsRecipe)
+    if read and "file" not in experiment.options:
+        yield f"{FILE}: {where}.options: must name the file, {{file: <path>}}"
 
 
 def _absent(names: Iterable[str], known: Mapping, where: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """params.yaml read and checked: an error says file, key, value, what is expected or meant."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ from ancer.registry import closest
 from ancer.workspace.parameters.models import Parameters
 from ancer.workspace.parameters.problems import FILE, problem_line, unknown_names
 
-# what papermill's parameters override, by the key that they stand for
-OVERRIDES = {"images": ("images",), "n": ("certify", "n")}
+# what papermill's parameters override, by the keys that they stand for
+OVERRIDES = {
+    "images": ("images",),
+    "seed": ("seed",),
+    "methods": ("certify", "methods"),
+    "n": ("certify", "n"),
+    "alpha": ("certify", "alpha"),
+    "stop": ("certify", "stop"),
+    "exact": ("certify", "exact"),
+    "sigma": ("experiments", "{experiment}", "sigma"),
+}
 
 
 def profile_folder(profile: str | Path | None = None) -> Path:
@@ -34,10 +44,13 @@ def profile_folder(profile: str | Path | None = None) -> Path:
     )
 
 
-def read_parameters(folder: Path, overrides: Mapping[str, Any] | None = None) -> Parameters:
+def read_parameters(
+    folder: Path, overrides: Mapping[str, Any] | None = None, experiment: str | None = None
+) -> Parameters:
     """The parameters of a profile's folder, checked.
 
-    overrides: values in place of the file's, by the keys of OVERRIDES. Recipes and experiments with
+    overrides: values in place of the file's, by the keys of OVERRIDES; experiment: whose sigma is
+    meant. Recipes and experiments with
     `base: <another>` have what they do not say from that one. `published` may be the path of a YAML
     file that holds the list.
 
@@ -48,6 +61,8 @@ def read_parameters(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = folder / FILE
     values = _mapping(path)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # where functions that it names may be
     for section in ("train", "experiments"):
         if isinstance(values.get(section), dict):
             values[section] = _with_bases(values[section], f"{path.name}: {section}")
@@ -56,7 +71,8 @@ def read_parameters(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     if values.get("cluster") is None:
         values.pop("cluster", None)  # nothing means this process
     for name, value in (overrides or {}).items():
-        _set(values, OVERRIDES[name], value)
+        keys = [key.format(experiment=experiment) for key in OVERRIDES[name]]
+        _set(values, keys, value)
     try:
         parameters = Parameters.model_validate(values)
     except ValidationError as error:
@@ -116,7 +132,7 @@ def _resolved(section: dict, name: str, where: str, seen: tuple[str, ...]) -> An
     return whole
 
 
-def _set(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for key in keys[:-1]:
         values[key] = dict(values.get(key) or {})
         values = values[key]

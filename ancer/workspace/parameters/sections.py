@@ -1,7 +1,13 @@
 """The sections of params.yaml that stages read: every parameter's type, range, default, meaning."""
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
+from pydantic import model_validator
+
+from ancer.registry import closest
+from ancer.stopping import Hopeless, Improvement, Rule, Target
 from ancer.workspace.parameters.fields import (
     Count,
     Level,
@@ -11,6 +17,26 @@ from ancer.workspace.parameters.fields import (
     Section,
     Whole,
 )
+
+RULES: dict[str, Callable[[float], Rule]] = {
+    "improvement": Improvement,
+    "hopeless": Hopeless,
+    "target": Target,
+}
+
+
+def rules_of(stop: str | None) -> list[Rule]:
+    """The stopping rules of a text: names of RULES, each with its number, set apart by commas."""
+    rules = []
+    for part in stop.split(",") if stop is not None else ():
+        name, _, number = part.strip().partition(" ")
+        if name not in RULES:
+            raise ValueError(f"stop: found {name!r}, {closest(name, RULES)}")
+        try:
+            rules.append(RULES[name](float(number)))
+        except ValueError as error:
+            raise ValueError(f"stop: {name} takes a number ({error}): '{name} 0.05'") from None
+    return rules
 
 
 class Tasks(Section):
@@ -52,6 +78,8 @@ class Toy(Section):
     """The first so many test points, answered through a memory (F6)."""
     n: Count = 10_000
     """Draws of a certificate."""
+    methods: list[Name] = ["fixed", "isotropic", "anisotropic"]
+    """Methods that are compared, with their functions' default options; F6 shows the last."""
 
 
 class Certify(Section):
@@ -67,6 +95,19 @@ class Certify(Section):
     """Failure probability of one image's certificate."""
     exact: bool = True
     """Noise on the images' lattice, floating-point sound, where the data set has one."""
+    stop: str | None = None
+    """When to draw no more: "improvement 0.05", "hopeless 0.5, target 1", ...; none: n draws."""
+
+    @model_validator(mode="after")
+    def _can_certify(self) -> "Certify":
+        rules_of(self.stop)
+        if self.alpha ** (1 / self.n) <= 0.5:
+            least = math.floor(math.log(self.alpha) / math.log(0.5)) + 1
+            raise ValueError(
+                f"n = {self.n} draws can never certify at alpha = {self.alpha:g}, even if all "
+                f"agree: n must be at least {least}"
+            )
+        return self
 
 
 class MemorySection(Section):

@@ -91,7 +91,7 @@ class _Site:
             self.home,
             "index.html",
             experiments=summaries,
-            images=parameters.images,
+            images=parameters.images or "all",
             n=parameters.certify.n,
             alpha=parameters.certify.alpha,
             tables=list(self._tables()),

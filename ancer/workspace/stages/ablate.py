@@ -45,12 +45,10 @@ def _ablate(experiment: Experiment) -> pd.DataFrame:
             for chunk in progress(chunks, f"{experiment.name}: {label}", len(missing)):
                 rows, seconds = _rows(experiment, data, starts, chunk, label, setting)
                 store.append(rows, seconds=seconds)
-        rows, spent = store.finish(
-            methods=list(settings), images=data.digest_of, provenance=provenance
-        )
-    save_seconds(
-        experiment.profile.results("timing"), experiment.name, "ablations", spent, len(data)
-    )
+        images = dict.fromkeys(settings, data.digest_of)
+        rows, spent = store.finish(images=images, provenance=provenance)
+    counts = dict.fromkeys(settings, len(data))
+    save_seconds(experiment.profile.results("timing"), experiment.name, "ablations", spent, counts)
     return rows
 
 

@@ -18,6 +18,7 @@ from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.methods import Method
 from ancer.workspace.notebooks import chunked
+from ancer.workspace.parameters.sections import rules_of
 from ancer.workspace.stages._runner import runner
 from ancer.workspace.store.columns import best_row, row
 from ancer.workspace.store.rows import RowStore
@@ -32,17 +33,18 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     `cluster` in params.yaml says who computes; that alone changes no row. Rows are written as they
     are finished, in any order, and put in order at the end.
     """
-    data = experiment.data
     methods = experiment.certified_methods
     # its errors before work starts
     _ = experiment.theta_provenance
-    needed = [chosen.name for method in methods for chosen in experiment.methods.chain(method.name)]
-    read_theta(experiment.file("theta"), data.digest_of, needed)
+    images = {method.name: experiment.images_of(method.name) for method in methods}
+    for method in methods:
+        needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
+        read_theta(experiment.file("theta"), images[method.name], needed)
     with runner(experiment) as run:
         provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
         with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
             for method in methods:
-                missing = store.missing(method.name, data.digest_of)
+                missing = store.missing(method.name, images[method.name])
                 for found, seconds in run(
                     certified_rows,
                     _tasks(experiment, method, missing),
@@ -51,12 +53,9 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
                     images=len,
                 ):
                     store.append(found, seconds=seconds)
-            rows, spent = store.finish(
-                methods=[method.name for method in methods],
-                images=data.digest_of,
-                provenance=provenance,
-            )
-    save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, len(data))
+            rows, spent = store.finish(images=images, provenance=provenance)
+    counts = {name: len(of_method) for name, of_method in images.items()}
+    save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, counts)
     return rows
 
 
@@ -70,9 +69,15 @@ def _tasks(experiment: Experiment, method: Method, indices: Sequence[int]) -> It
 
 
 def sampling(experiment: Experiment) -> dict[str, Any]:
-    """How `certify` draws in this experiment: its arguments n0, n, alpha, seed, exact, lattice."""
+    """How `certify` draws in this experiment: its arguments n0, n, alpha, seed, exact, lattice.
+
+    And stop, where it stops early.
+    """
     certify_section = experiment.parameters.certify
+    rules = rules_of(certify_section.stop)
+    early = {"stop": rules} if rules else {}
     return {
+        **early,
         "n0": certify_section.n0,
         "n": certify_section.n,
         "alpha": certify_section.alpha,
@@ -88,7 +93,11 @@ def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> di
     for method in experiment.certified_methods:
         if method.best_of is not None:
             best_of[method.name] = dict(method.best_of)
+    more: dict[str, Any] = {} if section.stop is None else {"stop": section.stop}
+    if experiment.data.converted:
+        more["converted"] = True  # its images are not those of the files
     return {
+        **more,
         "checkpoint": checkpoint,
         "theta": sha256_of(experiment.file("theta")),
         "noise": [experiment.section.noise, experiment.section.sigma],
@@ -144,8 +153,9 @@ def certified_rows(
         return rows
     noise = noise_of(method.name)
     certificates = certify(classifier, data.images, noise, indices=data.indices, **budget)
-    draws = budget["n0"] + budget["n"]
+    selection = 0 if "stop" in budget else budget["n0"]
     for certificate, (label, image) in zip(certificates, labels, strict=True):
+        draws = selection + certificate.n
         about = {"label": label, "image": image, "seed": seed, "draws": draws}
         rows.append(row(certificate, method=method.name, **about))
     return rows

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ def choose_theta(experiment: Experiment) -> None:
     chunks = [
         dict(some) for some in chunked(list(data.digest_of.items()), parameters.tasks.optimize)
     ]
+    counts = {m.name: experiment.methods.images(m.name, len(data)) for m in methods}
     with runner(experiment) as run:
         provenance = {
             "checkpoint": run.network.sha256,
@@ -40,13 +42,12 @@ def choose_theta(experiment: Experiment) -> None:
             "seed": parameters.seed,
             **run.setting["machine"],
         }
-        names = [method.name for method in methods]
         path = experiment.target("theta")
-        with ThetaStore(path, key=key_of(**provenance), methods=names) as store:
+        with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
             missing = [chunk for chunk in chunks if not store.has(chunk)]
             for proposal, _ in run(
                 propose,
-                _tasks(experiment, missing),
+                _tasks(experiment, missing, counts),
                 what="optimize",
                 total=sum(map(len, missing)),
                 images=lambda proposal: len(proposal.indices),
@@ -54,28 +55,36 @@ def choose_theta(experiment: Experiment) -> None:
                 images = data.take(proposal.indices).digest_of
                 store.add(images, proposal.theta, seconds=proposal.seconds)
             seconds = store.finish(chunks, provenance=provenance)
-    save_seconds(
-        experiment.profile.results("timing"), experiment.name, "optimize", seconds, len(data)
-    )
+    save_seconds(experiment.profile.results("timing"), experiment.name, "optimize", seconds, counts)
 
 
-def _tasks(experiment: Experiment, chunks: Sequence[Mapping[int, str]]) -> Iterator[tuple]:
-    """The arguments of `propose` for each chunk of images."""
+def _tasks(
+    experiment: Experiment, chunks: Sequence[Mapping[int, str]], counts: Mapping[str, int]
+) -> Iterator[tuple]:
+    """The arguments of `propose` for each chunk of images; counts: of each method's images."""
     methods = experiment.methods.chosen()
+    position = {index: k for k, index in enumerate(experiment.data.indices)}
     for chunk in chunks:
         indices = list(chunk)
         x = experiment.data.take(indices).images
-        yield x, experiment.law, indices, methods, experiment.parameters.seed
+        first = position[indices[0]]
+        todo = []
+        for method in methods:
+            todo.append((method, min(counts[method.name] - first, len(indices))))
+        yield x, experiment.law, indices, todo, experiment.parameters.seed
 
 
 def _description(method: Method) -> dict:
     assert method.theta is not None
-    return {
+    described: dict[str, Any] = {
         "theta": f"{method.theta.__module__}.{method.theta.__qualname__}",
         "start": method.start,
         "options": dict(method.options),
         "code": code_of(method.theta),
     }
+    if method.images is not None:
+        described["images"] = method.images
+    return described
 
 
 @dataclass(frozen=True)
@@ -92,20 +101,23 @@ def propose(
     x: Tensor,
     law: Noise,
     indices: Sequence[int],
-    methods: Sequence[Method],
+    methods: Sequence[tuple[Method, int]],
     seed: int,
 ) -> Proposal:
     """theta of images x (B, ...), numbered `indices`, from the training noise `law`.
 
-    methods: those with a function, each after its start.
+    methods: those with a function, each after its start, and for how many of the images, the first,
+    each is wanted.
     """
     theta: dict[str, Tensor] = {}
     seconds = {}
-    for method in methods:
+    for method, count in methods:
+        if count <= 0:
+            continue
         began = time.perf_counter()
         start = law
         if method.start in theta:
-            start = law.with_theta(theta[method.start])
-        theta[method.name] = method.choose(classifier, x, start, seed, indices)
+            start = law.with_theta(theta[method.start][:count])
+        theta[method.name] = method.choose(classifier, x[:count], start, seed, indices[:count])
         seconds[method.name] = time.perf_counter() - began
     return Proposal(indices, theta, seconds)

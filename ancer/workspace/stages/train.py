@@ -1,5 +1,6 @@
 """The train stage: a base classifier under noise, or a checkpoint of others."""
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -8,15 +9,20 @@ from torch import nn
 from ancer.datasets.dataset import Dataset
 from ancer.evaluation.arithmetic import device, machine
 from ancer.models import checkpoints
+from ancer.models.libraries import LIBRARIES
 from ancer.models.networks import architecture, build, with_provenance
 from ancer.models.published import load_published
+from ancer.models.weights import load_weights
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.notebooks import report_epochs
-from ancer.workspace.parameters.models import PublishedRecipe
+from ancer.workspace.parameters.models import PublishedRecipe, TrainingRecipe, WeightsRecipe
+
+# of an experiment; what the data set's options do shows in its images
+NOT_OF_TRAINING = {"dataset", "classes", "convert", "methods", "method_options"}
 
 
 def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
@@ -27,8 +33,8 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     something else changed does not train again. A checkpoint of others has no losses.
     """
     recipe = experiment.recipe
-    if isinstance(recipe, PublishedRecipe):
-        return _published(experiment, recipe.source), []
+    if not isinstance(recipe, TrainingRecipe):
+        return _read(experiment, recipe), []
     data = experiment.training_data()
     seed = experiment.parameters.seed
     settings = recipe.recipe(experiment.section.options)
@@ -92,19 +98,28 @@ def save_network(experiment: Experiment, network: nn.Module, accuracy: dict[str,
     )
 
 
-def _published(experiment: Experiment, source: str) -> nn.Module:
-    network = load_published(
-        experiment.profile.folder / experiment.section.options["file"],
-        source=source,
-        arch=experiment.section.arch,
-        classes=len(experiment.data.classes),
-    )
+def _read(experiment: Experiment, recipe: PublishedRecipe | WeightsRecipe) -> nn.Module:
+    path = experiment.profile.folder / experiment.section.options["file"]
+    arch = experiment.section.arch
+    classes = len(experiment.data.classes)
+    if isinstance(recipe, PublishedRecipe):
+        network = load_published(path, source=recipe.source, arch=arch, classes=classes)
+    else:
+        normalize = recipe.model_dump()["normalize"]
+        network = load_weights(path, arch=arch, classes=classes, normalize=normalize)
     return network.to(device())
+
+
+def _library(arch: str) -> dict[str, str]:
+    """The library that makes a network, with its version; nothing where it is none of these."""
+    library = arch.partition(":")[0]
+    return {"library": f"{library} {version(library)}"} if library in LIBRARIES else {}
 
 
 def _provenance(experiment: Experiment) -> dict:
     return {
-        **experiment.section.model_dump(exclude={"dataset", "methods", "method_options"}),
+        **experiment.section.model_dump(exclude=NOT_OF_TRAINING),
+        **_library(experiment.section.arch),
         "name": experiment.name,
         "recipe": experiment.recipe.model_dump(),
         "seed": experiment.parameters.seed,

@@ -26,17 +26,12 @@ def _compared(experiment: Experiment) -> list[dict]:
     section = experiment.parameters.volumes
     rows = experiment.rows(experiment.data)
     by_method = dict(list(rows.set_index("idx").groupby("method")))
-    indices = by_method[section.of].index.tolist()
-    data = experiment.data.take(indices)
-    theta = experiment.theta(data, experiment.lattice)
-
-    def region(name: str, k: int) -> Region:
-        gap = by_method[name].loc[indices[k], "gap"]
-        return Region(data.images[k], theta[name][k].double() * gap, experiment.norm)
-
     lines = []
     for against in section.against:
-        for k, index in enumerate(indices):
+        both = [index for index in by_method[section.of].index if index in by_method[against].index]
+        data = experiment.data.take(both)
+        theta = experiment.theta(data, experiment.lattice)
+        for k, index in enumerate(both):
             ours = by_method[section.of].loc[index]
             other = by_method[against].loc[index]
             comparable = ours["prediction"] == other["prediction"] != -1
@@ -47,7 +42,11 @@ def _compared(experiment: Experiment) -> list[dict]:
                 "comparable": int(comparable),
             }
             if comparable:
-                line["superset"] = int(superset(region(section.of, k), region(against, k)))
+                regions = []
+                for name, row in ((section.of, ours), (against, other)):
+                    axes = theta[name][k].double() * row["gap"]
+                    regions.append(Region(data.images[k], axes, experiment.norm))
+                line["superset"] = int(superset(*regions))
                 line["log_volume_gain"] = ours["log_volume"] - other["log_volume"]
             lines.append(line)
     return lines

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ancer.certificate import Certificate
-from ancer.confidence import clopper_pearson
+from ancer.confidence import anytime_lower, clopper_pearson
 from ancer.noise import Noise, gap_of
 from ancer.regions.memory import Answer
 from ancer.regions.region import ABSTAIN, Region
@@ -64,20 +64,27 @@ def check_numbers(
     """Raise ValueError unless bounds, gaps and radii are those of the votes.
 
     provenance: n, alpha, and best_of, the shares of alpha of each method that is the best of
-    others.
+    others. With stop, where an earlier bound may stand, they are compared with the last one alone.
     """
-    n = provenance["n"]
+    planned = provenance["n"]
+    n = rows["n"].to_numpy()
     alpha = provenance["alpha"]
+    early = provenance.get("stop") is not None
     share = np.ones(len(rows))
     for k, row in enumerate(rows.itertuples()):
         shares = provenance["best_of"].get(row.method, {})
         share[k] = shares.get(row.candidate, 1.0)
     # 1. the bound, of which noise on a lattice takes a little
     count = rows["count"].to_numpy()
-    right = ((rows["n"] == n) & (rows["alpha"] == alpha)).to_numpy() & (0 <= count) & (count <= n)
-    bound = clopper_pearson(count.clip(0, n), n, alpha * share)
+    drawn = (n > 0) & (n <= planned) if early else n == planned
+    right = drawn & (rows["alpha"] == alpha).to_numpy() & (0 <= count) & (count <= n)
     lower = rows["p_a_lower"].to_numpy()
-    right &= (lower <= bound + 1e-9) & (lower >= bound - 1e-5)
+    if early:
+        bound = anytime_lower(count.clip(0, n), n, alpha / 2)
+        right &= (lower <= 1) & ((lower >= bound - 1e-5) | (lower == 0))
+    else:
+        bound = clopper_pearson(count.clip(0, planned), planned, alpha * share)
+        right &= (lower <= bound + 1e-9) & (lower >= bound - 1e-5)
     # 2. the gap, 0 where it abstains
     certified = rows["prediction"].to_numpy() != ABSTAIN
     gap = np.where(certified, gap_of(law(1.0), lower), 0.0)

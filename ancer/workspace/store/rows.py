@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,17 @@ class RowStore(Locked):
         self.rows += timed
 
     def finish(
-        self, *, methods: Sequence[str], images: Mapping[int, str], provenance: dict[str, Any]
+        self, *, images: Mapping[str, Mapping[int, str]], provenance: dict[str, Any]
     ) -> tuple[pd.DataFrame, dict[str, float]]:
-        """Write the CSV, in the order of `methods` and `images`, and beside it the provenance.
+        """Write the CSV, and beside it the provenance.
 
-        Returns the rows and the seconds spent on each method.
+        images: of each method, number -> digest, in the order of the rows. Returns the rows and the
+        seconds spent on each method.
         """
         found = pd.DataFrame(self.rows).set_index(["method", "idx", "image"], drop=False)
-        wanted = [(method, *image) for method, image in product(methods, images.items())]
+        wanted = []
+        for method, of_method in images.items():
+            wanted += [(method, *image) for image in of_method.items()]
         rows = found.loc[wanted]
         seconds = rows["seconds"].groupby(level="method").sum()
         rows = rows.drop(columns="seconds").reset_index(drop=True)

@@ -20,15 +20,15 @@ from ancer.workspace.store._locked import Locked
 class ThetaStore(Locked):
     """theta of one experiment: a file a chunk while it runs, one safetensors file when it is done.
 
-    methods: whose theta it is. The file holds `indices` (M,) and, for each method, a tensor whose
-    first dimension is M. It is made on the disk, never in memory. The chunks stay, like the lines
-    of `RowStore`, in <path>.<key>.parts.
+    counts: whose theta it is, and of how many images, the first. The file holds `indices` (M,) and,
+    for each method, a tensor whose first dimension is its count. It is made on the disk, never in
+    memory. The chunks stay, like the lines of `RowStore`, in <path>.<key>.parts.
     """
 
-    def __init__(self, path: str | Path, *, key: str, methods: Sequence[str]):
+    def __init__(self, path: str | Path, *, key: str, counts: Mapping[str, int]):
         path = Path(path)
         self.parts = path.with_suffix(f".{key}.parts")
-        self.names = ["indices", *methods]
+        self.counts = counts
         super().__init__(path, self.parts / "lock")
 
     def _part(self, images: Mapping[int, str]) -> Path:
@@ -53,13 +53,16 @@ class ThetaStore(Locked):
         with writing(folder):
             folder.mkdir()
         seconds: dict[str, float] = {}
-        tensors: dict[str, Tensor] = {}
-        for part in map(self._part, chunks):
+        last: dict[str, Tensor] = {}
+        total = 0
+        for chunk in chunks:
+            part = self._part(chunk)
             with _whole(part):
                 tensors, metadata = read_tensors(part)
-            if sorted(tensors) != sorted(self.names):
+            expected = ["indices", *(name for name, count in self.counts.items() if count > total)]
+            if sorted(tensors) != sorted(expected):
                 raise ValueError(
-                    f"{part} holds {sorted(tensors)}, expected {sorted(self.names)}: remove it and "
+                    f"{part} holds {sorted(tensors)}, expected {sorted(expected)}: remove it and "
                     "optimize again"
                 )
             for method, spent in json.loads(metadata["seconds"]).items():
@@ -67,12 +70,13 @@ class ThetaStore(Locked):
             for name, tensor in tensors.items():
                 with writing(folder), open(folder / name, "ab") as file:
                     file.write(tensor.numpy().tobytes())
-        total = sum(map(len, chunks))
+            last |= tensors
+            total += len(chunk)
         whole = {}
-        for name, last in tensors.items():
-            shape = (total, *last.shape[1:])
+        for name, tensor in last.items():
+            shape = (self.counts.get(name, total), *tensor.shape[1:])
             mapped = torch.from_file(
-                str(folder / name), shared=True, size=math.prod(shape), dtype=last.dtype
+                str(folder / name), shared=True, size=math.prod(shape), dtype=tensor.dtype
             )
             whole[name] = mapped.reshape(shape)
         digests = [digest for chunk in chunks for digest in chunk.values()]
@@ -139,6 +143,12 @@ def read_theta(
                     f"{path} has no theta of method {name}: run the optimize stage (dvc repro)"
                 )
             whole: Any = file.get_slice(name)
+            count = whole.get_shape()[0]
+            if at and max(at) >= count:
+                raise ValueError(
+                    f"{path} has theta of method {name} for the first {count} images only: raise "
+                    f"methods.{name}.images"
+                )
             found[name] = torch.cat([whole[k : k + 1] for k in at])
         return found
 

@@ -11,11 +11,16 @@ from ancer.evaluation.arithmetic import machine
 
 
 def save_seconds(
-    folder: Path, experiment: str, stage: str, seconds: Mapping[str, float], images: int
+    folder: Path,
+    experiment: str,
+    stage: str,
+    seconds: Mapping[str, float],
+    images: Mapping[str, int],
 ) -> None:
-    """Write the seconds per image of each method into `folder`."""
-    per_image = {method: spent / images for method, spent in seconds.items()}
-    record = {"images": images, "seconds_per_image": per_image, **machine(torch.device("cpu"))}
+    """Write the seconds per image of each method into `folder`; images: how many each had."""
+    per_image = {method: spent / images[method] for method, spent in seconds.items()}
+    cpu = machine(torch.device("cpu"))
+    record = {"images": dict(images), "seconds_per_image": per_image, **cpu}
     write_text(folder / f"{experiment}.{stage}.json", json.dumps(record, indent=2) + "\n")
 
 
