@@ -151,5 +151,5 @@ def test_stages_before_their_inputs_say_what_to_run(profile, executed, tmp_path)
     shutil.copytree(profile / "data/checkpoints", tmp_path / "data/checkpoints")
     with pytest.raises(Exception, match="no theta at .*: run the optimize stage"):
         run(tmp_path, "certify")
-    with pytest.raises(Exception, match="no rows at .*: run the certify stage"):
+    with pytest.raises(Exception, match="no .*rows.*: run the certify notebook"):
         run(tmp_path, "figures")
