@@ -241,7 +241,7 @@ def test_a_run_whose_data_was_removed_says_so_and_lets_nobody_in(tmp_path):
         store.append([{**ROW, "idx": 0}], seconds=1.0)
         names = sorted(path.name for path in tmp_path.iterdir())
         assert names == ["r.k.jsonl", "r.k.jsonl.owner"]
-        with pytest.raises(RuntimeError, match="another run"):
+        with pytest.raises(RuntimeError, match="is being written by process"):
             with RowStore(tmp_path / "r.csv", key="k"):
                 pass
         store.owner.unlink()  # it only says who it is
