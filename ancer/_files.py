@@ -1,16 +1,20 @@
 """Files written in one piece: a kill leaves the old one or the new one; a full disk is named."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+HEADER = "ancer"
 
 
 @contextmanager
@@ -29,14 +33,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
     """Write a safetensors file in one piece, and its folder where there is none.
 
-    It is made on the disk: tensors may be larger than the memory.
+    It is made on the disk: tensors may be larger than the memory. header: what JSON can hold, as
+    one entry of the metadata, whose order would change from run to run.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _part(path) as part:
-        save_file(plain, part, metadata=metadata)
+        save_file(plain, part, metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
 def write_state(path: Path, state: dict) -> None:
@@ -73,11 +78,19 @@ def _part(path: Path) -> Iterator[Path]:
         os.replace(part, path)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; SafetensorError when it is truncated or none."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Tensors and header of such a file; SafetensorError when it is truncated or none."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return tensors, file.metadata() or {}
+        return tensors, header_of(file)
+
+
+def header_of(file: safe_open) -> Any:
+    """The header of an open file; SafetensorError where it has none."""
+    text = (file.metadata() or {}).get(HEADER)
+    if text is None:
+        raise SafetensorError("it has no header of ancer")
+    return json.loads(text)
 
 
 def sha256_of(path: str | Path) -> str:

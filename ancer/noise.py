@@ -203,12 +203,12 @@ LAWS = {"gaussian": GaussianNoise, "uniform": UniformNoise}
 
 def gap_of(law: Noise, probability: np.ndarray) -> np.ndarray:
     """`law.gap` of an array, in float64."""
-    return law.gap(torch.from_numpy(np.asarray(probability, dtype=np.float64))).numpy()
+    return law.gap(torch.tensor(probability, dtype=torch.float64)).numpy()
 
 
 def probability_of(law: Noise, gap: np.ndarray) -> np.ndarray:
     """`law.probability` of an array, in float64."""
-    return law.probability(torch.from_numpy(np.asarray(gap, dtype=np.float64))).numpy()
+    return law.probability(torch.tensor(gap, dtype=torch.float64)).numpy()
 
 
 def arithmetic(lattice: float | None) -> str:

@@ -1,6 +1,5 @@
 """Our checkpoints: safetensors, with the architecture and where the weights come from."""
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,7 +18,7 @@ from ancer.models.networks import (
 def save(path: str | Path, module: nn.Module, *, arch: str, classes: int, provenance: dict) -> None:
     """Write a checkpoint (weights, architecture and provenance; no code) in one piece."""
     header = {"arch": arch, "classes": classes, "provenance": provenance}
-    write_tensors(Path(path), module.state_dict(), {"ancer": json.dumps(header, sort_keys=True)})
+    write_tensors(Path(path), module.state_dict(), header)
 
 
 def load(
@@ -49,8 +48,7 @@ def load(
     if arch is not None:
         architecture(arch)  # whose errors are none of the file's
     try:
-        state, metadata = read_tensors(path)
-        header = json.loads(metadata["ancer"])
+        state, header = read_tensors(path)
         if header["arch"] != arch and (arch is not None or header["arch"] not in ARCHITECTURES):
             raise ValueError(f"its architecture is {header['arch']!r}, expected {arch!r}")
         module = _with_statistics(build(header["arch"], header["classes"]), state)

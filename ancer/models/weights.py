@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ancer._files import read_tensors, sha256_of
+from ancer._files import HEADER, sha256_of
 from ancer.models.networks import Normalized, Statistics, build, with_provenance
 from ancer.models.tensors import compare, holds_tensors, read_pickled
 
@@ -156,12 +156,14 @@ def _content(path: Path) -> Any:
         fix = "get it again, or save its state_dict alone"
         return read_pickled(path, fix, NUMPY_SCALARS)
     try:
-        tensors, metadata = read_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(
             f"{path} is no safetensors file, or is truncated ({error}): get it again"
         ) from None
-    if "ancer" in metadata:
+    if HEADER in metadata:
         raise ValueError(
             f"{path} is a checkpoint of ancer, which has its own normalisation: read it with "
             "ancer.models.checkpoints.load"

@@ -25,6 +25,8 @@ FOLDERS = {
     "notebooks": "results/notebooks",
     "report": "results/report",
 }
+# the notebook that writes a result that others are made from
+WRITTEN_BY = {"rows": "certify", "answers": "memory", "volumes": "volumes"}
 TRIAL = ".build/trial"
 
 

@@ -70,21 +70,18 @@ def certified_table(
     """
     lines = []
     for name, experiment in experiments.items():
-        all_images = rows[name]["idx"].nunique()
         for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
-            label = methods[method].label
-            if len(group) < all_images:
-                label += f", first {len(group)} images"
             line = {
                 "training": experiment.section.training,
                 "sigma": experiment.section.sigma,
-                "method": label,
+                "method": methods[method].label,
                 "answer": answer,
+                "images": len(group),
             }
             for r, accuracy in zip(radii, certified_accuracy(group, radii), strict=True):
                 line[f"r = {r:g}"] = accuracy
             lines.append({**line, **means_of(group)})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).astype({"images": "Int64"})
 
 
 def published_table(
@@ -218,6 +215,8 @@ def round_down(value: object, digits: int = 3) -> object:
         >>> round_down(0.9996)
         '0.999'
     """
+    if value is pd.NA:
+        return ""
     if not isinstance(value, float) or np.isinf(value):
         return value
     if np.isnan(value):

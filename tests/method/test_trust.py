@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -109,7 +110,8 @@ def quantized(scale):
     module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     nn.init.constant_(module[1].weight, scale)
     nn.init.zeros_(module[1].bias)
-    return torch.ao.quantization.quantize_dynamic(module, {nn.Linear})
+    with warnings.catch_warnings(action="ignore"):  # it moves to another package
+        return torch.ao.quantization.quantize_dynamic(module, {nn.Linear})
 
 
 def bias_of(module, value):

@@ -331,6 +331,11 @@ def test_a_change_concerns_only_the_stages_that_import_the_module(change, module
         (
             "smoothing",
             {"train", "optimize", "certify", "statistics", "ablations", "toy"},
+            {"optimize", "certify"},
+        ),
+        (
+            "streams",
+            {"train", "optimize", "certify", "statistics", "ablations", "toy"},
             {"train", "optimize", "certify"},
         ),
     ],

@@ -41,7 +41,7 @@ def fill(path, key=KEY, methods=("fixed", "isotropic"), stop=None):
                 if stop is not None and len(rows.rows) == stop:
                     return rows.rows
                 rows.append([row(method, i)], seconds=1.0)
-        return rows.finish(methods=methods, images=IMAGES, provenance={"key": key})
+        return rows.finish(images=dict.fromkeys(methods, IMAGES), provenance={"key": key})
 
 
 def test_finished_rows_are_full_precision_and_in_order(tmp_path):
@@ -64,8 +64,8 @@ def test_finished_rows_are_found_again(tmp_path):
     before = (tmp_path / "r.csv").read_bytes()
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
         assert rows.missing("fixed", IMAGES) == [] == rows.missing("isotropic", IMAGES)
-        methods = ["fixed", "isotropic"]
-        _, again = rows.finish(methods=methods, images=IMAGES, provenance={"key": KEY})
+        images = dict.fromkeys(["fixed", "isotropic"], IMAGES)
+        _, again = rows.finish(images=images, provenance={"key": KEY})
         assert again == seconds
     assert (tmp_path / "r.csv").read_bytes() == before
 
@@ -161,14 +161,17 @@ def theta_of(images):
     return {"isotropic": numbers, "anisotropic": numbers[:, None] * 2}
 
 
+COUNTS = dict.fromkeys(METHODS, sum(map(len, CHUNKS)))
+
+
 def test_theta_store_resumes_and_joins(tmp_path):
     path = tmp_path / "theta.safetensors"
     seconds = {"isotropic": 1.0, "anisotropic": 2.0}
-    with ThetaStore(path, key=KEY, methods=METHODS) as thetas:
+    with ThetaStore(path, key=KEY, counts=COUNTS) as thetas:
         thetas.add(CHUNKS[1], theta_of(CHUNKS[1]), seconds=seconds)
-    with ThetaStore(path, key="another", methods=METHODS) as thetas:
+    with ThetaStore(path, key="another", counts=COUNTS) as thetas:
         assert not thetas.has(CHUNKS[1])
-    with ThetaStore(path, key=KEY, methods=METHODS) as thetas:
+    with ThetaStore(path, key=KEY, counts=COUNTS) as thetas:
         assert [thetas.has(chunk) for chunk in CHUNKS] == [False, True, False]
         for chunk in (CHUNKS[2], CHUNKS[0]):
             thetas.add(chunk, theta_of(chunk), seconds=seconds)
@@ -203,8 +206,9 @@ def with_theta(folder, methods, tensors):
         classes=10,
         provenance={},
     )
-    provenance = {"checkpoint": e.sha256("checkpoint")}
-    with ThetaStore(e.target("theta"), key="k", methods=list(tensors)) as store:
+    noise = [e.section.noise, e.section.sigma]
+    provenance = {"checkpoint": e.sha256("checkpoint"), "noise": noise}
+    with ThetaStore(e.target("theta"), key="k", counts=dict.fromkeys(tensors, 2)) as store:
         store.add(data.digest_of, tensors, seconds={})
         store.finish([data.digest_of], provenance=provenance)
     return e, e.data.take([second, first])
@@ -281,3 +285,21 @@ def test_row_holds_the_certificate_in_full_precision():
     assert (made["method"], made["candidate"]) == ("best", "fixed")
     assert (made["alpha"], made["draws"]) == (0.1, 500)
     assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")
+
+
+def test_theta_of_the_first_images_alone(tmp_path):
+    """A slow method has fewer; a chunk that it does not reach holds none of its."""
+    path = tmp_path / "theta.safetensors"
+    total = sum(map(len, CHUNKS))
+    counts = {"isotropic": total, "anisotropic": len(CHUNKS[0])}
+    with ThetaStore(path, key=KEY, counts=counts) as thetas:
+        for chunk in CHUNKS:
+            theta = theta_of(chunk)
+            if chunk is not CHUNKS[0]:
+                del theta["anisotropic"]
+            thetas.add(chunk, theta, seconds={})
+        thetas.finish(CHUNKS, provenance={})
+    first = dict(CHUNKS[0])
+    assert len(read_theta(path, first, METHODS)["anisotropic"]) == len(first)
+    with pytest.raises(ValueError, match=f"anisotropic for the first {len(first)} images only"):
+        read_theta(path, dict(CHUNKS[1]), ["anisotropic"])

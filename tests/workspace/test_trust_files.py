@@ -239,10 +239,12 @@ def test_a_run_whose_data_was_removed_says_so_and_lets_nobody_in(tmp_path):
     """There is no lock file that could be removed: what is locked is the data."""
     with RowStore(tmp_path / "r.csv", key="k") as store:
         store.append([{**ROW, "idx": 0}], seconds=1.0)
-        assert [path.name for path in tmp_path.iterdir()] == ["r.k.jsonl"]
-        with pytest.raises(RuntimeError, match="another run"):
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["r.k.jsonl", "r.k.jsonl.owner"]
+        with pytest.raises(RuntimeError, match="is being written by process"):
             with RowStore(tmp_path / "r.csv", key="k"):
                 pass
+        store.owner.unlink()  # it only says who it is
         store.data.unlink()
         with pytest.raises(OSError, match="removed"):
             store.append([{**ROW, "idx": 1}], seconds=1.0)
@@ -254,12 +256,12 @@ def test_a_run_whose_data_was_removed_says_so_and_lets_nobody_in(tmp_path):
 def test_a_part_of_theta_writes_nowhere_else(tmp_path):
     """A tensor of a part may have any name: only those of methods become files."""
     store_path = tmp_path / "store/theta.safetensors"
-    with ThetaStore(store_path, key="k", methods=["a"]) as store:
+    with ThetaStore(store_path, key="k", counts={"a": 1}) as store:
         store.add({0: "x"}, {"a": torch.ones(1)}, seconds={"a": 1.0})
         (part,) = store.parts.glob("*.safetensors")
         tensors = load_file(part)
         tensors["../../../evil"] = torch.ones(1)
-        save_file(tensors, part, metadata={"seconds": "{}"})
+        save_file(tensors, part, metadata={"ancer": "{}"})
         with pytest.raises(ValueError, match=r"evil.*expected \['a', 'indices'\]: remove it"):
             store.finish([{0: "x"}], provenance={})
     assert not list(tmp_path.rglob("evil*")) and not list(tmp_path.parent.glob("evil*"))
@@ -392,8 +394,8 @@ def test_moving_the_images_runs_nothing_again(pictured, monkeypatch):
     def untouchable(*_, **__):
         pytest.fail("computed again")
 
-    monkeypatch.setattr("ancer.workspace.stages.certify.certify", untouchable)
-    monkeypatch.setattr("ancer.workspace.stages.train.train", untouchable)
+    monkeypatch.setattr("ancer.workspace.stages.certify.certified_rows", untouchable)
+    monkeypatch.setattr("ancer.workspace.stages.train.report_epochs", untouchable)
     monkeypatch.setattr("ancer.workspace.stages.optimize.propose", untouchable)
     stages(pictured)
     assert (pictured / "results/rows/mine.csv").read_bytes() == rows

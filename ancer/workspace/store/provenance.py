@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ancer._files import sha256_of, write_text
-from ancer.workspace.places import FILES
+from ancer.workspace.places import FILES, WRITTEN_BY
 
 
 def provenance_file(path: Path) -> Path:
@@ -70,14 +70,16 @@ def digests_of(
 ) -> dict[str, Any]:
     """sha256 of results, by kind, and of those that each experiment has, by kind and name.
 
-    file: where a kind is, and of which experiment.
+    file: where a kind is, and of which experiment. Raises as `read_provenance` does where one is
+    missing or no longer as it was written.
     """
     found: dict[str, Any] = {}
     for kind in kinds:
+        notebook = WRITTEN_BY[kind]
         if "{name}" not in FILES[kind]:
-            found[kind] = sha256_of(file(kind))
+            found[kind] = read_provenance(file(kind), {}, notebook)["sha256"]
             continue
         found[kind] = {}
         for name in experiments:
-            found[kind][name] = sha256_of(file(kind, name))
+            found[kind][name] = read_provenance(file(kind, name), {}, notebook)["sha256"]
     return found

@@ -1,7 +1,6 @@
 """theta on disk: a file a chunk of images while a run lasts, one file when it is done."""
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ancer._files import read_tensors, write_tensors, writing
+from ancer._files import header_of, read_tensors, write_tensors, writing
 from ancer.workspace.store._locked import Locked
 
 
@@ -44,7 +43,7 @@ class ThetaStore(Locked):
     ) -> None:
         """Save a finished chunk in one piece."""
         tensors = {"indices": torch.tensor(list(images)), **theta}
-        write_tensors(self._part(images), tensors, {"seconds": json.dumps(seconds)})
+        write_tensors(self._part(images), tensors, seconds)
 
     def finish(self, chunks: Sequence[Mapping[int, str]], *, provenance: dict) -> dict[str, float]:
         """Join the chunks into the file; returns the seconds spent on each method."""
@@ -58,14 +57,14 @@ class ThetaStore(Locked):
         for chunk in chunks:
             part = self._part(chunk)
             with _whole(part):
-                tensors, metadata = read_tensors(part)
+                tensors, spent_on = read_tensors(part)
             expected = ["indices", *(name for name, count in self.counts.items() if count > total)]
             if sorted(tensors) != sorted(expected):
                 raise ValueError(
                     f"{part} holds {sorted(tensors)}, expected {sorted(expected)}: remove it and "
                     "optimize again"
                 )
-            for method, spent in json.loads(metadata["seconds"]).items():
+            for method, spent in spent_on.items():
                 seconds[method] = seconds.get(method, 0.0) + spent
             for name, tensor in tensors.items():
                 with writing(folder), open(folder / name, "ab") as file:
@@ -80,12 +79,8 @@ class ThetaStore(Locked):
             )
             whole[name] = mapped.reshape(shape)
         digests = [digest for chunk in chunks for digest in chunk.values()]
-        metadata = {
-            "sha256": _digest(whole),
-            "provenance": json.dumps(provenance, sort_keys=True),
-            "images": json.dumps(digests),
-        }
-        write_tensors(self.path, whole, metadata)
+        header = {"sha256": _digest(whole), "provenance": provenance, "images": digests}
+        write_tensors(self.path, whole, header)
         shutil.rmtree(folder)
         return seconds
 
@@ -102,13 +97,13 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def theta_provenance(path: str | Path) -> dict[str, Any]:
     """What a finished file was made from; ValueError where it is no longer as it was written."""
     with _opened(path) as file:
-        metadata = file.metadata()
+        header = header_of(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if _digest(tensors) != metadata["sha256"]:
+    if _digest(tensors) != header["sha256"]:
         raise ValueError(
             f"{path} is not as it was written: run the optimize notebook (dvc repro) again"
         )
-    return json.loads(metadata["provenance"])
+    return header["provenance"]
 
 
 def read_theta(
@@ -122,7 +117,7 @@ def read_theta(
     with _opened(path) as file:
         there = file.get_tensor("indices").tolist()
         position = dict(zip(there, range(len(there)), strict=True))
-        digests = json.loads(file.metadata()["images"])
+        digests = header_of(file)["images"]
         at = []
         for index, digest in images.items():
             k = position.get(index)
