@@ -97,7 +97,7 @@ READS = {
 }
 NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}
 # the stages that call the functions of methods
-CHOOSING = ("optimize",)
+CHOOSING = ("optimize", "toy")
 TEMPLATES = PACKAGE / "workspace/report/templates"
 
 
