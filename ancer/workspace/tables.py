@@ -190,6 +190,8 @@ def timing_table(profile: Profile) -> pd.DataFrame:
         certify = read_seconds(folder, name, "certify")
         if optimize is not None and certify is not None:
             for method in experiment.certified_methods:
+                if method.name not in certify:  # it is newer than the stage's last run
+                    continue
                 spent = 0.0
                 for needed in optimize:
                     if experiment.methods[needed] in experiment.methods.chain(method.name):
