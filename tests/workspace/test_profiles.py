@@ -129,12 +129,15 @@ def test_every_scheme_has_a_place_in_the_cifar_profile():
 def test_methods_are_those_of_the_default_profile(folder):
     methods = Profile.open(folder).methods
     default = Profile.open(ROOT).methods
-    for name, method in default.items():
+    for name in methods:
+        method = default[name]
         assert methods[name].label == method.label
         assert methods[name].theta is method.theta
         assert methods[name].start == method.start
         assert methods[name].best_of == method.best_of
-    assert list(methods) == list(default)
+    # the paper's optimizers take hours an image of ImageNet without a GPU
+    few = [name for name in default if not name.endswith("-paper")]
+    assert list(methods) == (few if folder.name == "imagenet" else list(default))
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason="the published logs are not beside this checkout")

@@ -15,9 +15,10 @@ from ancer._files import sha256_of
 from ancer.certification import certify
 from ancer.models import checkpoints
 from ancer.models.networks import build
+from ancer.noise import GaussianNoise
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
-from ancer.workspace.store.columns import best_row
+from ancer.workspace.store.columns import best_row, check_numbers
 from ancer.workspace.store.columns import row as row_of
 from ancer.workspace.store.rows import RowStore, read_rows
 from ancer.workspace.store.theta import ThetaStore, read_theta
@@ -303,3 +304,29 @@ def test_theta_of_the_first_images_alone(tmp_path):
     assert len(read_theta(path, first, METHODS)["anisotropic"]) == len(first)
     with pytest.raises(ValueError, match=f"anisotropic for the first {len(first)} images only"):
         read_theta(path, dict(CHUNKS[1]), ["anisotropic"])
+
+
+GIVEN_UP = {"method": "best", "candidate": "fixed", "idx": 0, "prediction": -1, "count": 30}
+GIVEN_UP |= {"n": 60, "alpha": 0.001, "p_a_lower": 0.0, "gap": 0.0, "radius": 0.0}
+GIVEN_UP |= {"proxy_radius": 0.0, "box_proxy_radius": 0.0, "theta_min": 0.5, "theta_gmean": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changed, refused",
+    [
+        ({}, False),  # all of several were given up: it claims nothing, of fewer votes
+        ({"method": "fixed"}, True),
+        ({"prediction": 3}, True),
+        ({"p_a_lower": 0.2}, True),
+        ({"radius": 0.1}, True),
+        ({"n": 200}, True),
+    ],
+)
+def test_fewer_votes_are_those_of_a_best_that_claims_nothing(changed, refused):
+    rows = pd.DataFrame([{**GIVEN_UP, **changed}])
+    provenance = {"n": 100, "alpha": 0.001, "best_of": {"best": {"fixed": 0.5, "other": 0.5}}}
+    if not refused:
+        check_numbers(rows, GaussianNoise, provenance, "r.csv")
+        return
+    with pytest.raises(ValueError, match="line 2 of r.csv .* its votes do not give"):
+        check_numbers(rows, GaussianNoise, provenance, "r.csv")

@@ -65,28 +65,31 @@ def check_numbers(
 
     provenance: n, alpha, and best_of, the shares of alpha of each method that is the best of
     others. With stop, where an earlier bound may stand, they are compared with the last one alone.
+    The best of several that were all given up claims nothing, of fewer votes.
     """
     planned = provenance["n"]
     n = rows["n"].to_numpy()
     alpha = provenance["alpha"]
     early = provenance.get("stop") is not None
+    certified = rows["prediction"].to_numpy() != ABSTAIN
+    lower = rows["p_a_lower"].to_numpy()
+    of_several = rows["method"].isin(provenance["best_of"]).to_numpy()
+    given_up = of_several & ~certified & (lower == 0) & (n < planned)
     share = np.ones(len(rows))
     for k, row in enumerate(rows.itertuples()):
         shares = provenance["best_of"].get(row.method, {})
         share[k] = shares.get(row.candidate, 1.0)
     # 1. the bound, of which noise on a lattice takes a little
     count = rows["count"].to_numpy()
-    drawn = (n > 0) & (n <= planned) if early else n == planned
+    drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
     right = drawn & (rows["alpha"] == alpha).to_numpy() & (0 <= count) & (count <= n)
-    lower = rows["p_a_lower"].to_numpy()
     if early:
         bound = anytime_lower(count.clip(0, n), n, alpha / 2)
         right &= (lower <= 1) & ((lower >= bound - 1e-5) | (lower == 0))
     else:
         bound = clopper_pearson(count.clip(0, planned), planned, alpha * share)
-        right &= (lower <= bound + 1e-9) & (lower >= bound - 1e-5)
+        right &= given_up | ((lower <= bound + 1e-9) & (lower >= bound - 1e-5))
     # 2. the gap, 0 where it abstains
-    certified = rows["prediction"].to_numpy() != ABSTAIN
     gap = np.where(certified, gap_of(law(1.0), lower), 0.0)
     right &= np.isclose(rows["gap"], gap, rtol=1e-9, atol=0)
     # 3. the sizes, of gap and theta
