@@ -57,7 +57,8 @@ def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, by: str) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
-        ax.plot(grid, accuracy, method.style, color=method.color, label=method.label)
+        few = f" ({len(group)} images)" if len(group) < rows["idx"].nunique() else ""
+        ax.plot(grid, accuracy, method.style, color=method.color, label=method.label + few)
         beyond = max(beyond, accuracy[-1])
     if beyond:
         ax.text(
