@@ -49,6 +49,7 @@ def rows():
     for name in ("fixed", "isotropic", "anisotropic"):
         table = {
             "method": name,
+            "idx": range(20),
             "correct": (draws.random(20) < 0.8).astype(int),
             "radius": draws.random(20),
             "proxy_radius": 2 * draws.random(20),
