@@ -1,5 +1,7 @@
 """Where tasks run: this process, or the workers of a Dask cluster."""
 
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -134,6 +136,8 @@ def _cluster(kind: str, cluster: dict):
         )
     options = dict(cluster)
     make = queues[options.pop("jobqueue")]
+    # which the job's script does not quote
+    options.setdefault("python", shlex.quote(sys.executable))
     count = options.pop("jobs")
     jobs = make(**options)
     jobs.scale(jobs=count)
