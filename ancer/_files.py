@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import portalocker
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -76,6 +77,15 @@ def _part(path: Path) -> Iterator[Path]:
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+
+
+def lock(file: IO) -> bool:
+    """Lock an open file until it is closed; False where another process or file object holds it."""
+    try:
+        portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+    except portalocker.LockException:
+        return False
+    return True
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -134,15 +134,16 @@ def _until_stopped(
         counts[images] = count
 
         # 2. whether a rule stops here
+        attainable = anytime_lower(count + n - drawn, n, alpha / 2) - slack
         stopped = np.zeros(len(images), dtype=bool)
         for rule in rules:
             running = Running(  # its own copies: a rule only looks
-                noise=queries.law.with_theta(queries.theta[images].clone()),
+                noise=queries.law.with_theta(queries.theta[images]),
                 count=count.copy(),
                 drawn=drawn.copy(),
                 n=n,
                 lower=bound.copy(),
-                attainable=anytime_lower(count + n - drawn, n, alpha / 2) - slack,
+                attainable=attainable.copy(),
                 theta_min=queries.theta_min[images],
                 theta_gmean=queries.theta_gmean[images],
             )

@@ -154,6 +154,8 @@ class Stream:
 
     def __init__(self, queries: Queries, seed: int, purpose: str):
         self.queries = queries
+        # the first batch is checked: hashing a network takes longer than a look of a stopping rule
+        self._outputs_of: Callable[[Tensor], Tensor] = queries.classifier.checked
         self.generators = [
             generator(seed, purpose, index, queries.x.device) for index in queries.indices
         ]
@@ -172,11 +174,10 @@ class Stream:
         total = None
         # a network that works with gradients itself may: no inference mode
         with torch.no_grad(), classifier.fixed_arithmetic(), classifier.enough_memory():
-            outputs_of: Callable[[Tensor], Tensor] = classifier.checked
             for owners, inputs in self._batches(draws):
                 # the rest of the last batch is padding
-                values = value(outputs_of(inputs))[: len(owners)]
-                outputs_of = classifier
+                values = value(self._outputs_of(inputs))[: len(owners)]
+                self._outputs_of = classifier
                 if values.dtype != torch.int64:
                     values = values.double()
                 if total is None:

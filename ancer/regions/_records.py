@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import portalocker
 import torch
 from torch import Tensor
 
+from ancer._files import lock
 from ancer.regions._geometry import SMALLEST
 from ancer.regions._record_file import CHECK, RecordFile, checksum
 
@@ -147,12 +147,8 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
     path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path / "owner", os.O_RDWR | os.O_CREAT, 0o644)
     with os.fdopen(descriptor, "r+b") as file:
-        try:
-            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-        except portalocker.LockException:
-            raise RuntimeError(
-                f"the memory in {path} is in use: all queries must share one"
-            ) from None
+        if not lock(file):
+            raise RuntimeError(f"the memory in {path} is in use: all queries must share one")
         yield file
 
 

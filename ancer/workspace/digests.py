@@ -23,12 +23,14 @@ def data_digests(folder: Path, parameters: Parameters) -> Digests:
     """
     memory = folder / ".build/data.json"
     known = json.loads(memory.read_text()) if memory.is_file() else {}
+    sections = parameters.experiments.values()
+    states = {section.dataset: _state(section.dataset, folder) for section in sections}
     found: Digests = {}
     seen = {}
     for name, section in parameters.experiments.items():
         found[name] = {}
         for split, choice in _choices(section, parameters).items():
-            key = json.dumps([section.dataset, split, choice, _state(section.dataset, folder)])
+            key = json.dumps([section.dataset, split, choice, states[section.dataset]])
             if key not in known:
                 limits = parameters.limits.limits()
                 known[key] = _digest(section.dataset, folder, limits, split=split, **choice)

@@ -161,7 +161,8 @@ class Experiment:
         return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
 
     @property
-    def _noise(self) -> list:
+    def noise(self) -> list:
+        """The training noise as provenance has it: its law and sigma."""
         return [self.section.noise, self.section.sigma]
 
     @property
@@ -238,7 +239,7 @@ class Experiment:
         """What its theta was chosen for: ValueError unless that is the network that there is."""
         path = self.file("theta")
         record = theta_provenance(path)
-        now = {"checkpoint": self.sha256("checkpoint"), "noise": self._noise}
+        now = {"checkpoint": self.sha256("checkpoint"), "noise": self.noise}
         compare(path, record, now, "optimize")
         return record
 
@@ -252,7 +253,7 @@ class Experiment:
 
         Raises FileNotFoundError or ValueError that say which notebook to run.
         """
-        now: dict[str, Any] = {"noise": self._noise}
+        now: dict[str, Any] = {"noise": self.noise}
         for name in ("n0", "n", "alpha", "stop"):
             now[name] = getattr(self.parameters.certify, name)
         for kind in ("checkpoint", "theta"):
@@ -293,8 +294,7 @@ class Experiment:
         chosen = read_theta(self.file("theta"), data.digest_of, names)
         found = {}
         for name in runs:
-            method = self.methods[name]
-            if method.best_of is None:
-                theta = chosen.get(method.name, self.law.theta.expand(len(data)))
-                found[method.name] = self.law.with_theta(theta).theta_for(data.images, lattice)
+            if self.methods[name].best_of is None:
+                theta = chosen.get(name, self.law.theta.expand(len(data)))
+                found[name] = self.law.with_theta(theta).theta_for(data.images, lattice)
         return found

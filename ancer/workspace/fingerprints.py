@@ -21,6 +21,7 @@ from ancer.workspace.imports import PACKAGE, hash_of_modules, imports
 from ancer.workspace.methods import theta_function
 from ancer.workspace.parameters.fields import Section
 from ancer.workspace.parameters.models import Parameters
+from ancer.workspace.store.provenance import content_of
 
 S = TypeVar("S", bound=Section)
 # the parameters that change no result, which every stage may read
@@ -179,7 +180,7 @@ def fingerprint(
     modules = set(_named_modules(seen, stage))
     if stage in NOT_NOTEBOOKS:
         modules.add(NOT_NOTEBOOKS[stage])
-        page = _hash_of_files(TEMPLATES)
+        page = content_of(TEMPLATES)[:16]
     else:
         source = notebook_source(notebooks / f"{stage}.ipynb")
         modules |= imports(_code(source))
@@ -203,13 +204,6 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
     for function in functions:
         if function is not None:
             yield function.__module__
-
-
-def _hash_of_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def notebook_source(path: Path) -> str:

@@ -28,14 +28,6 @@ FOLDERS = {
 # the notebook that writes a result that others are made from
 WRITTEN_BY = {"rows": "certify", "answers": "memory", "volumes": "volumes"}
 TRIAL = ".build/trial"
-
-
-def trial_name(overrides: Mapping[str, Any]) -> str:
-    """The folder of the trials with some overrides, such as "images=20,n=500"."""
-    parts = [f"{name}={overrides[name]}" for name in sorted(overrides)]
-    return re.sub("[^A-Za-z0-9.,=_-]+", "-", ",".join(parts))
-
-
 # which results a stage reads to make others, beside checkpoints and theta
 MADE_FROM = {
     "volumes": ("rows",),
@@ -43,3 +35,9 @@ MADE_FROM = {
     "figures": ("rows", "volumes"),
     "statistics": ("rows",),
 }
+
+
+def trial_name(overrides: Mapping[str, Any]) -> str:
+    """The folder of the trials with some overrides, such as "images=20,n=500"."""
+    parts = [f"{name}={overrides[name]}" for name in sorted(overrides)]
+    return re.sub("[^A-Za-z0-9.,=_-]+", "-", ",".join(parts))

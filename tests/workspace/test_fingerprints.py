@@ -22,7 +22,7 @@ from ancer.models.networks import build
 from ancer.selection import certify_best
 from ancer.training.loop import train
 from ancer.workspace import experiment as experiments
-from ancer.workspace import imports
+from ancer.workspace import fingerprints, imports
 from ancer.workspace.digests import data_digests
 from ancer.workspace.experiment import FILES, Experiment, Profile
 from ancer.workspace.fingerprints import (
@@ -352,22 +352,15 @@ def test_a_change_of_the_method_concerns_all_that_it_computes(change, module, st
 
 def test_the_report_depends_on_its_templates(tmp_path, monkeypatch):
     before = prints()["report"]
-    templates = sorted((ROOT / "ancer/workspace/report/templates").iterdir())
-    assert templates
-    read = Path.read_text
-    read_bytes = Path.read_bytes
-    for template in templates:
-        with monkeypatch.context() as patch:
-
-            def changed(path, *args, template=template, **kwargs):
-                return read(path, *args, **kwargs) + ("\n" if path == template else "")
-
-            def changed_bytes(path, template=template):
-                return read_bytes(path) + (b"\n" if path == template else b"")
-
-            patch.setattr(Path, "read_text", changed)
-            patch.setattr(Path, "read_bytes", changed_bytes)
-            assert prints()["report"] != before, template.name
+    templates = shutil.copytree(ROOT / "ancer/workspace/report/templates", tmp_path / "templates")
+    monkeypatch.setattr(fingerprints, "TEMPLATES", templates)
+    assert prints()["report"] == before
+    for template in sorted(templates.iterdir()):
+        text = template.read_text()
+        template.write_text(f"{text}\n")
+        assert prints()["report"] != before, template.name
+        template.write_text(text)
+    assert prints()["report"] == before
 
 
 def test_a_users_function_concerns_the_stages_that_run_it(tmp_path, monkeypatch):

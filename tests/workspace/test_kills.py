@@ -342,7 +342,7 @@ def own():  # bytes that are no file's
     line = next(l for l in status if l.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 chunks = [{{4 * k + i: "digest" for i in range(4)}} for k in range(64)]
-with ThetaStore("{path}", key="k", methods=["anisotropic"]) as thetas:
+with ThetaStore("{path}", key="k", counts={{"anisotropic": 256}}) as thetas:
     for c in chunks:
         theta = {{"anisotropic": torch.full((4, 65536), float(min(c)))}}
         thetas.add(c, theta, seconds={{"anisotropic": 1.0}})

@@ -50,9 +50,8 @@ def read_parameters(
     """The parameters of a profile's folder, checked.
 
     overrides: values in place of the file's, by the keys of OVERRIDES; experiment: whose sigma is
-    meant. Recipes and experiments with
-    `base: <another>` have what they do not say from that one. `published` may be the path of a YAML
-    file that holds the list.
+    meant. Recipes and experiments with `base: <another>` have what they do not say from that one.
+    `published` may be the path of a YAML file that holds the list.
 
     Raises ValueError that lists all that is wrong.
 

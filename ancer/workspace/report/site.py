@@ -65,6 +65,7 @@ class _Site:
     def __init__(self, profile: Profile):
         self.profile = profile
         self.results = profile.folder / "results"
+        self.volumes = profile.volumes()
         self.folder = profile.results("report")
         datasets = set()
         for experiment in profile.experiments.values():
@@ -135,8 +136,7 @@ class _Site:
                     "text": f"{means}. Noise: {', '.join(rows['arithmetic'].unique())}.",
                     **cells(shown),
                 }
-        volumes = self.profile.volumes()
-        ours = volumes[volumes["experiment"] == experiment.name]
+        ours = self.volumes[self.volumes["experiment"] == experiment.name]
         for against, rows in ours.groupby("against", sort=False):
             shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
             yield {

@@ -108,7 +108,7 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
     return {
         "checkpoint": sha256_of(experiment.file("checkpoint")),
         "theta": sha256_of(experiment.file("theta")),
-        "noise": [experiment.section.noise, experiment.section.sigma],
+        "noise": experiment.noise,
         "evaluate": parameters.evaluate.model_dump(),
         "ablations": parameters.ablations.model_dump(),
         "alpha": parameters.certify.alpha,

@@ -38,8 +38,7 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     _ = experiment.theta_provenance
     images = {method.name: experiment.images_of(method.name) for method in methods}
     for method in methods:
-        needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
-        read_theta(experiment.file("theta"), images[method.name], needed)
+        read_theta(experiment.file("theta"), images[method.name], _needed(experiment, method))
     with runner(experiment) as run:
         provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
         with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
@@ -59,11 +58,16 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     return rows
 
 
+def _needed(experiment: Experiment, method: Method) -> list[str]:
+    """The methods whose chosen theta a method needs."""
+    return [chosen.name for chosen in experiment.methods.chain(method.name)]
+
+
 def _tasks(experiment: Experiment, method: Method, indices: Sequence[int]) -> Iterator[tuple]:
     """The arguments of `certified_rows` for a few images at a time."""
     budget = sampling(experiment)
     theta_file = experiment.file("theta")
-    needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
+    needed = _needed(experiment, method)
     for chunk in chunked(indices, experiment.parameters.tasks.certify):
         yield experiment.data.take(chunk), method, experiment.law, theta_file, needed, budget
 
@@ -100,7 +104,7 @@ def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> di
         **more,
         "checkpoint": checkpoint,
         "theta": sha256_of(experiment.file("theta")),
-        "noise": [experiment.section.noise, experiment.section.sigma],
+        "noise": experiment.noise,
         "n0": section.n0,
         "n": section.n,
         "alpha": section.alpha,

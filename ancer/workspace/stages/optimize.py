@@ -29,14 +29,13 @@ def choose_theta(experiment: Experiment) -> None:
     parameters = experiment.parameters
     methods = experiment.methods.chosen()
     data = experiment.data
-    chunks = [
-        dict(some) for some in chunked(list(data.digest_of.items()), parameters.tasks.optimize)
-    ]
+    digest_of = data.digest_of
+    chunks = [dict(some) for some in chunked(list(digest_of.items()), parameters.tasks.optimize)]
     counts = {m.name: experiment.methods.images(m.name, len(data)) for m in methods}
     with runner(experiment) as run:
         provenance = {
             "checkpoint": run.network.sha256,
-            "noise": [experiment.section.noise, experiment.section.sigma],
+            "noise": experiment.noise,
             "evaluate": parameters.evaluate.model_dump(),
             "methods": {method.name: _description(method) for method in methods},
             "seed": parameters.seed,
@@ -52,7 +51,7 @@ def choose_theta(experiment: Experiment) -> None:
                 total=sum(map(len, missing)),
                 images=lambda proposal: len(proposal.indices),
             ):
-                images = data.take(proposal.indices).digest_of
+                images = {index: digest_of[index] for index in proposal.indices}
                 store.add(images, proposal.theta, seconds=proposal.seconds)
             seconds = store.finish(chunks, provenance=provenance)
     save_seconds(experiment.profile.results("timing"), experiment.name, "optimize", seconds, counts)

@@ -6,9 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import portalocker
-
-from ancer._files import writing
+from ancer._files import lock, writing
 
 
 class Locked:
@@ -28,14 +26,10 @@ class Locked:
             self.data.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
             file = os.fdopen(os.open(self.data, flags, 0o666), "r+b")
-        try:
-            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-        except portalocker.LockException:
+        if not lock(file):
             file.close()
             owner = self.owner.read_text() if self.owner.exists() else "another process"
-            raise RuntimeError(
-                f"{self.path} is being written by {owner}: wait for it or stop it"
-            ) from None
+            raise RuntimeError(f"{self.path} is being written by {owner}: wait for it or stop it")
         self._file = file
         with writing(self.owner):
             self.owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")

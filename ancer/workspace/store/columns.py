@@ -76,9 +76,9 @@ def check_numbers(
     of_several = rows["method"].isin(provenance["best_of"]).to_numpy()
     given_up = of_several & ~certified & (lower == 0) & (n < planned)
     share = np.ones(len(rows))
-    for k, row in enumerate(rows.itertuples()):
-        shares = provenance["best_of"].get(row.method, {})
-        share[k] = shares.get(row.candidate, 1.0)
+    for k, line in enumerate(rows.itertuples()):
+        shares = provenance["best_of"].get(line.method, {})
+        share[k] = shares.get(line.candidate, 1.0)
     # 1. the bound, of which noise on a lattice takes a little
     count = rows["count"].to_numpy()
     drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
