@@ -12,7 +12,8 @@ from ancer.workspace.notebooks import tidy
 class Engine(NBClientEngine):
     """papermill's engine, made repeatable: `papermill --engine ancer`.
 
-    Makes the output folder, and leaves no time, random id or version in the executed notebook.
+    Makes the output folder, and leaves no time, random id or version in the executed notebook; what
+    a cell prints is one output, in however many pieces a busy machine sent it.
     """
 
     @classmethod
@@ -21,4 +22,5 @@ class Engine(NBClientEngine):
             os.environ.setdefault(name, value)
         if output_path is not None:
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)
+        kwargs.setdefault("coalesce_streams", True)
         return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs))

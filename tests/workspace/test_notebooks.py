@@ -11,6 +11,7 @@ import time
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 from stages import EXPERIMENTS, LAST, ROOT, parameters, run, write_parameters
 
@@ -125,6 +126,18 @@ def test_killed_certification_resumes_to_the_same_bytes(profile, executed):
 def _finished_rows(folder):
     lines = (folder / "results/rows").glob("*.jsonl")
     return sum(path.read_bytes().count(b"\n") for path in lines)
+
+
+def test_what_a_cell_prints_is_one_output(tmp_path):
+    """A busy machine's kernel sends it in pieces; the executed notebook has the same bytes."""
+    source = "import time\nprint('a', flush=True)\ntime.sleep(1)\nprint('b', flush=True)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name="ancer", kernel_name="python3"
+    )
+    (cell,) = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    assert [output.text for output in cell.outputs] == ["a\nb\n"]
 
 
 def test_overrides_leave_the_profiles_results_alone(profile, executed):
