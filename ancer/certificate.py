@@ -61,9 +61,9 @@ class Certificate:
         return self.region.proxy_radius if self.region else 0.0
 
     @property
-    def box_proxy_radius(self) -> float:
-        """Geometric mean of min(semi-axis, 1): pixels live in [0, 1]; 0 when abstaining."""
-        return self.region.box_proxy_radius if self.region else 0.0
+    def in_box_proxy_radius(self) -> float:
+        """Radius of the lp ball of the region's volume inside [0, 1]^n; 0 when abstaining."""
+        return self.region.in_box_proxy_radius if self.region else 0.0
 
     @property
     def log_volume(self) -> float:

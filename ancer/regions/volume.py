@@ -22,6 +22,6 @@ def proxy_radius(axes: Tensor) -> float:
     return math.exp(axes.log().mean().item())
 
 
-def box_proxy_radius(axes: Tensor) -> float:
-    """Geometric mean of min(semi-axis, 1): in [0, 1]^n, what exceeds 1 certifies nothing more."""
-    return proxy_radius(axes.clamp_max(1))
+def radius_of_volume(log_volume: float, n: int, p: int) -> float:
+    """Radius of the lp ball of this volume."""
+    return math.exp((log_volume - log_unit_volume(n, p)) / n)

@@ -14,7 +14,7 @@ from ancer.workspace.methods import Methods
 from ancer.workspace.parameters.sections import Published
 from ancer.workspace.store.timing import read_seconds
 
-MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-box-R": "box_proxy_radius"}
+MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-in-box-R": "in_box_proxy_radius"}
 ALONE = "certificate alone"
 WITH_MEMORY = "with memory"
 TABLES = {"T1": 2, "T2": 1}  # and the norm of each
@@ -25,7 +25,7 @@ def certified_accuracy(
 ) -> np.ndarray:
     """Share of points that are correct with a radius >= r, for each r of `radii`.
 
-    rows: with columns correct (0 or 1) and `by` ("radius", "proxy_radius" or "box_proxy_radius").
+    rows: with columns correct (0 or 1) and `by`, a radius (see MEANS).
     """
     correct = rows["correct"].to_numpy() == 1
     radius = rows[by].to_numpy()
@@ -154,7 +154,7 @@ def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataF
     """T3: share of points whose region contains the other method's, both certified, same class.
 
     volumes: experiment, idx, against (the other method), comparable (0 or 1), superset (0 or 1),
-    log_volume_gain; of: the method whose regions they are.
+    log_volume_gain, in_box_log_volume_gain; of: the method whose regions they are.
     """
     lines = []
     for (experiment, against), group in volumes.groupby(["experiment", "against"], sort=False):
@@ -167,6 +167,7 @@ def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataF
             "superset share": both["superset"].mean(),
             "larger volume share": (both["log_volume_gain"] > 0).mean(),
             "median ln volume ratio": both["log_volume_gain"].median(),
+            "inside the box": both["in_box_log_volume_gain"].median(),
         }
         lines.append(line)
     return pd.DataFrame(lines)

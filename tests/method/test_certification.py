@@ -74,8 +74,8 @@ def test_certificate_is_just_inside_the_exact_answer(problem):
     theta = problem.axes_of_noise
     assert c.radius == pytest.approx(theta.min().item() * c.gap, rel=1e-12)
     assert c.proxy_radius == pytest.approx(theta.log().mean().exp().item() * c.gap, rel=1e-12)
-    boxed = (theta * c.gap).clamp(max=1).log().mean().exp().item()
-    assert c.box_proxy_radius == pytest.approx(boxed, rel=1e-12)
+    inside = c.in_box_proxy_radius
+    assert 0 < inside <= c.proxy_radius and inside == c.region.in_box_proxy_radius
     assert torch.equal(c.center, problem.x)
     assert torch.equal(c.theta.double().expand_as(theta), theta)
 
@@ -295,12 +295,7 @@ def test_nothing_overflows_at_the_size_of_imagenet(norm, scale):
     )
     assert c.log_volume == pytest.approx(unit + n * (mean_log + math.log(0.5)), rel=1e-12)
     assert c.proxy_radius == pytest.approx(0.5 * math.exp(mean_log), rel=1e-12)
-    assert 0 < c.radius < c.proxy_radius and 0 < c.box_proxy_radius <= min(1, c.proxy_radius)
-
-
-def test_box_proxy_radius_stops_at_the_image():
-    c = certificate(theta=torch.tensor([8.0, 0.5]), gap=0.5)
-    assert c.proxy_radius == pytest.approx(1.0) and c.box_proxy_radius == pytest.approx(0.5)
+    assert 0 < c.radius < c.proxy_radius and 0 < c.in_box_proxy_radius <= c.proxy_radius
 
 
 @pytest.mark.parametrize(
@@ -309,7 +304,7 @@ def test_box_proxy_radius_stops_at_the_image():
 def test_isotropic_regions_are_balls(theta):
     shape = (1, 4, 4) if theta.dim() == 3 else (5,)
     c = certificate(center=torch.full(shape, 0.5), theta=theta, gap=2.0)
-    assert c.radius == c.proxy_radius == c.box_proxy_radius == 0.5
+    assert c.radius == c.proxy_radius == 0.5
     assert c.region.norm == 2 and torch.equal(c.region.center, c.center.double())
 
 
@@ -347,7 +342,7 @@ def test_abstains_where_the_bound_is_not_above_one_half(law, m):
     for c in certify(model, x, LAWS[law](0.5), n=100, alpha=1e-6, seed=0):
         assert c.prediction == ABSTAIN == -1
         assert 0 < c.p_a_lower <= 0.5 and c.p_a_lower == clopper_pearson(c.count, 100, 1e-6)
-        assert (c.gap, c.radius, c.proxy_radius, c.box_proxy_radius) == (0, 0, 0, 0)
+        assert (c.gap, c.radius, c.proxy_radius, c.in_box_proxy_radius) == (0, 0, 0, 0)
         assert c.log_volume == -math.inf and c.region is None
 
 

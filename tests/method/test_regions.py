@@ -429,7 +429,6 @@ def test_radii(norm):
     r = region([[0.0, 0.0], [0.0, 0.0]], [[0.5, 2.0], [4.0, 1.0]], norm)
     assert (r.n, r.radius) == (4, 0.5)
     assert r.proxy_radius == pytest.approx(4**0.25)
-    assert r.box_proxy_radius == pytest.approx(0.5**0.25)
 
 
 def test_compact_axes_stay_compact_and_count_for_all_coordinates():
@@ -439,7 +438,7 @@ def test_compact_axes_stay_compact_and_count_for_all_coordinates():
         r, full = Region(center, axes, 2), Region(center, axes.expand(3, 8, 8), 2)
         assert r.axes.shape == shape
         assert r.n == 192
-        for name in ("radius", "proxy_radius", "box_proxy_radius", "log_volume"):
+        for name in ("radius", "proxy_radius", "in_box_proxy_radius", "log_volume"):
             assert getattr(r, name) == pytest.approx(getattr(full, name), rel=1e-13)
         assert len(r.flat_axes) == (1 if axes.numel() == 1 else 192)
         assert superset(r, full)

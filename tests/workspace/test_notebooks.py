@@ -69,7 +69,7 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
     assert len(pd.read_csv(results / f"ablations/{NAME}.csv")) == 6
     rows = pd.read_csv(results / f"rows/{NAME}.csv")
     assert len(rows) == 28 and rows.notna().all().all()
-    assert (rows["box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
+    assert (rows["in_box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
     assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
 
 

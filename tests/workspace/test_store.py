@@ -264,7 +264,7 @@ def test_row_holds_the_certificate_in_full_precision():
         gap=1.2,
         radius=0.3,
         proxy_radius=0.6,
-        box_proxy_radius=0.5,
+        in_box_proxy_radius=0.5,
         log_volume=-3.5,
         theta=torch.tensor([0.25, 1.0]),
         n=100,
@@ -308,7 +308,7 @@ def test_theta_of_the_first_images_alone(tmp_path):
 
 GIVEN_UP = {"method": "best", "candidate": "fixed", "idx": 0, "prediction": -1, "count": 30}
 GIVEN_UP |= {"n": 60, "alpha": 0.001, "p_a_lower": 0.0, "gap": 0.0, "radius": 0.0}
-GIVEN_UP |= {"proxy_radius": 0.0, "box_proxy_radius": 0.0, "theta_min": 0.5, "theta_gmean": 0.5}
+GIVEN_UP |= {"proxy_radius": 0.0, "in_box_proxy_radius": 0.0, "theta_min": 0.5, "theta_gmean": 0.5}
 
 
 @pytest.mark.parametrize(

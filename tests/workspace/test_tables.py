@@ -21,7 +21,7 @@ ROWS = pd.DataFrame(
         "correct": [1, 0, 0, 1],
         "radius": [0.5, 9.0, 0.0, 1.0],
         "proxy_radius": [0.7, 9.0, 0.0, 1.5],
-        "box_proxy_radius": [0.6, 1.0, 0.0, 1.0],
+        "in_box_proxy_radius": [0.6, 1.0, 0.0, 1.0],
     }
 )
 
@@ -38,7 +38,7 @@ def test_average_radii_ignore_wrong_predictions():
         "abstained": 0.25,
         "ACR": 0.375,
         "AC-proxy-R": 0.55,
-        "AC-box-R": 0.4,
+        "AC-in-box-R": 0.4,
     }
 
 
@@ -135,13 +135,14 @@ def test_superset_share_is_over_comparable_points(profile):
             "comparable": [1, 1, 1, 0],
             "superset": pd.array([1, 0, 1, None], dtype="Int64"),
             "log_volume_gain": [2.0, -1.0, 5.0, None],
+            "in_box_log_volume_gain": [1.0, -1.0, 0.5, None],
         }
     )
     (line,) = tables.superset_table(volumes, "anisotropic", profile.methods).to_dict("records")
     assert line["anisotropic against"] == "Fixed sigma"
     assert line["points"] == 4 and line["both certified, same class"] == 3
     assert line["superset share"] == pytest.approx(2 / 3)
-    assert line["median ln volume ratio"] == 2.0
+    assert line["median ln volume ratio"] == 2.0 and line["inside the box"] == 0.5
 
 
 def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(profile):

@@ -137,7 +137,7 @@ def test_a_number_edited_in_the_rows_is_refused_by_all(attacked, column):
 
 
 @pytest.mark.parametrize(
-    "column", ["gap", "radius", "proxy_radius", "box_proxy_radius", "p_a_lower", "count", "n"]
+    "column", ["gap", "radius", "proxy_radius", "in_box_proxy_radius", "p_a_lower", "count", "n"]
 )
 def test_numbers_that_votes_do_not_give_are_refused_though_the_sum_is_right(attacked, column):
     """Rows of a faulty program, say: gap and radii are computed again from the votes."""

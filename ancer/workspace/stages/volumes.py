@@ -11,7 +11,8 @@ def compare_regions(profile: Profile) -> pd.DataFrame:
     """One row for each experiment, other method and image, written to results/volumes.csv.
 
     comparable: both methods certify the image for one class; superset: the region of `volumes.of`
-    contains the other's; log_volume_gain: natural logarithm of its volume over the other's.
+    contains the other's; log_volume_gain: natural logarithm of its volume over the other's;
+    in_box_log_volume_gain: of what lies inside the image box.
     """
     lines = []
     for experiment in profile.experiments.values():
@@ -48,5 +49,7 @@ def _compared(experiment: Experiment) -> list[dict]:
                     regions.append(Region(data.images[k], axes, experiment.norm))
                 line["superset"] = int(superset(*regions))
                 line["log_volume_gain"] = ours["log_volume"] - other["log_volume"]
+                inside = [region.in_box_log_volume for region in regions]
+                line["in_box_log_volume_gain"] = inside[0] - inside[1]
             lines.append(line)
     return lines

@@ -37,7 +37,7 @@ def row(
         "gap": certificate.gap,
         "radius": certificate.radius,
         "proxy_radius": certificate.proxy_radius,
-        "box_proxy_radius": certificate.box_proxy_radius,
+        "in_box_proxy_radius": certificate.in_box_proxy_radius,
         "log_volume": certificate.log_volume,
         "theta_min": theta.min().item(),
         "theta_gmean": theta.log().mean().exp().item(),
@@ -95,8 +95,7 @@ def check_numbers(
     # 3. the sizes, of gap and theta
     right &= np.isclose(rows["radius"], gap * rows["theta_min"], rtol=1e-9, atol=0)
     right &= np.isclose(rows["proxy_radius"], gap * rows["theta_gmean"], rtol=1e-9, atol=0)
-    largest = np.minimum(rows["proxy_radius"], 1) * (1 + 1e-9)
-    right &= (rows["box_proxy_radius"] <= largest).to_numpy()
+    right &= (rows["in_box_proxy_radius"] <= rows["proxy_radius"] * (1 + 1e-9)).to_numpy()
     _refuse_first(rows, right, path, "has gap or radii that its votes do not give")
 
 
@@ -137,12 +136,12 @@ def _sizes(region: Region | None) -> dict[str, float]:
         return {
             "radius": 0.0,
             "proxy_radius": 0.0,
-            "box_proxy_radius": 0.0,
+            "in_box_proxy_radius": 0.0,
             "log_volume": float("-inf"),
         }
     return {
         "radius": region.radius,
         "proxy_radius": region.proxy_radius,
-        "box_proxy_radius": region.box_proxy_radius,
+        "in_box_proxy_radius": region.in_box_proxy_radius,
         "log_volume": region.log_volume,
     }
