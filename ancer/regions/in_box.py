@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ancer.regions.volume import log_unit_volume, log_volume
+from ancer.regions.volume import log_unit_volume
 
 FEW = 8  # dimensions up to which the estimate is taken: a saddlepoint is for many
 DRAWS = 20_000
@@ -19,32 +19,36 @@ LEAST = 1e-6  # no smaller tilt is searched for
 REACH = 8.0  # standard deviations (l1: 32 means) beyond which a tilted law no more meets the box
 
 
-def log_volume_in_box(center: Tensor, axes: Tensor, p: int) -> float:
-    """ln of the volume of {y in [0, 1]^n: ||(y - center) / axes||_p < 1}, center and axes (n,).
+def log_volume_in_box(center: Tensor, axes: Tensor, p: int) -> Tensor:
+    """ln of the volume of {y in [0, 1]^n: ||(y - center) / axes||_p < 1}: (B,).
 
-    By saddlepoint, never above the volume of the whole region or of the box; for n <= 8 by
-    `estimate_in_box`. Raises ValueError where the center lies outside the box.
+    center, axes: (B, n). By saddlepoint, never above the volume of the whole region or of the box;
+    for n <= 8 by `estimate_in_box`. Raises ValueError where a center lies outside the box.
     """
     _check(center)
-    n = center.numel()
+    x = center.double()
+    a = axes.double()
+    n = x.shape[1]
     if n <= FEW:
-        found, _ = estimate_in_box(center, axes, p)
+        estimates = [estimate_in_box(*image, p)[0] for image in zip(x, a, strict=True)]
+        found = torch.tensor(estimates, dtype=x.dtype, device=x.device)
     else:
-        found = _saddlepoint(center, axes.expand_as(center), p)
-    return min(found, log_volume(axes, n, p), 0.0)
+        found = _saddlepoint(x, a, p)
+    whole = log_unit_volume(n, p) + a.log().sum(dim=1)
+    return torch.minimum(found, whole).clamp(max=0)
 
 
 def estimate_in_box(
     center: Tensor, axes: Tensor, p: int, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """An estimate of the same, and its standard error: (ln of an unbiased mean, of relative error).
+    """The same of one image, center and axes (n,): ln of an unbiased mean, its relative error.
 
     Coordinates that the box does not cut under the tilted law are integrated exactly, the others
     drawn. The error is +inf where no draw lies in the region: take more.
     """
     _check(center)
     x = center.double()
-    a = axes.double().expand_as(x)
+    a = axes.double()
     s = tilt(x[None], a[None], p)[0].clamp(min=LEAST)
     low = x / a
     high = (1 - x) / a
@@ -63,7 +67,9 @@ def estimate_in_box(
     total = torch.zeros(draws, dtype=torch.float64)
     constant = 0.0
     if m < len(x):
-        constant = _log_masses(low, high, a[~whole], s, p)
+        cut = ~whole
+        ends = _ends(x[None, cut], a[None, cut], p)
+        constant = _log_masses(ends, a[None, cut], s.reshape(1), p).item()
         size = max(1, 2**22 // len(low))
         for first in range(0, draws, size):
             count = min(size, draws - first)
@@ -81,7 +87,9 @@ def estimate_in_box(
     return mean, relative
 
 
-def weights(center: Tensor, axes: Tensor, p: int, *, start: Tensor | None = None):
+def weights(
+    center: Tensor, axes: Tensor, p: int, *, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """d ln volume / d ln axes inside the box, of center and axes (B, n): (B, n) in [0, 1].
 
     start: (B,) tilts to search from, of regions near by. Returns the weights and the tilts.
@@ -120,28 +128,27 @@ def tilt(center: Tensor, axes: Tensor, p: int, *, start: Tensor | None = None) -
     return torch.where(none, 0.0, at.exp())
 
 
-def _saddlepoint(center: Tensor, axes: Tensor, p: int) -> float:
-    """ln P(T <= 1) = K(s) + s + l^2 / 2 + ln Phi(-l), with l = s sqrt(K''(s))."""
-    x = center.double()
-    a = axes.double()
-    s = tilt(x[None], a[None], p)
-    if s == 0:
-        # T <= 1 is the likely case: its normal law
-        mean, variance = _uniform_moments(x, a, p)
-        return torch.special.log_ndtr((1 - mean) / variance.sqrt()).item()
-    _, first, second = _moments(_ends(x[None], a[None], p), s, p)
-    steps = (second - first**2).sum().sqrt()  # s sqrt(K'')
-    log_k = _log_masses(x / a, (1 - x) / a, a, s, p)
+def _saddlepoint(x: Tensor, a: Tensor, p: int) -> Tensor:
+    """ln P(T <= 1) = K(s) + s + l^2 / 2 + ln Phi(-l), with l = s sqrt(K''(s)); x, a: (B, n)."""
+    s = tilt(x, a, p)
+    ends = _ends(x, a, p)
+    _, first, second = _moments(ends, s, p)
+    steps = (second - first**2).sum(dim=1).sqrt()  # s sqrt(K'')
     tail = steps**2 / 2 + torch.special.log_ndtr(-steps)
-    return (log_k + s + tail).item()
+    found = _log_masses(ends, a, s, p) + s + tail
+    # without a tilt T <= 1 is the likely case: its normal law
+    mean, variance = _uniform_moments(x, a, p)
+    likely = torch.special.log_ndtr((1 - mean) / variance.sqrt())
+    return torch.where(s > 0, found, likely)
 
 
 def _check(center: Tensor) -> None:
+    """Raise ValueError where a number lies outside [0, 1]."""
     outside = ~((center >= 0) & (center <= 1))
     if outside.any():
         raise ValueError(
-            "volume inside the image box is that of images in [0, 1], "
-            f"found a center with {center[outside][0].item()}"
+            "volume inside the image box is that of images in [0, 1], found a number "
+            f"{center[outside][0].item():g}: make normalization a part of the network"
         )
 
 
@@ -164,12 +171,12 @@ def _moments(ends: Tensor, s: Tensor, p: int) -> tuple[Tensor, Tensor, Tensor]:
     return whole, k * first.sum(dim=0) / whole, k * (k + 1) * second.sum(dim=0) / whole
 
 
-def _log_masses(low: Tensor, high: Tensor, axes: Tensor, s: Tensor, p: int) -> float:
-    """K(s): sum_i ln E exp(-s t_i)."""
-    whole, _, _ = _moments(torch.stack([low, high])[:, None] ** p, s.reshape(1), p)
+def _log_masses(ends: Tensor, axes: Tensor, s: Tensor, p: int) -> Tensor:
+    """K(s): sum_i ln E exp(-s t_i), of axes (B, n): (B,)."""
+    whole, _, _ = _moments(ends, s, p)
     k = 1 / p
-    logs = axes.log() + whole[0].log() - k * s.log() + math.lgamma(k + 1)
-    return logs.sum().item()
+    logs = axes.log() + whole.log() - k * s.log()[:, None] + math.lgamma(k + 1)
+    return logs.sum(dim=1)
 
 
 def _uniform_moments(x: Tensor, a: Tensor, p: int) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,9 @@ class Region:
         By saddlepoint, for n <= 8 by a seeded estimate (see `regions.in_box`); never above
         `log_volume`. Raises ValueError where the center lies outside the box.
         """
-        return in_box.log_volume_in_box(self.center.reshape(-1), self.flat_axes, self.norm)
+        center = self.center.reshape(1, -1)
+        axes = self.flat_axes.expand_as(center)
+        return in_box.log_volume_in_box(center, axes, self.norm).item()
 
     @property
     def in_box_proxy_radius(self) -> float:

@@ -104,12 +104,13 @@ def test_theta_moves_towards_one_over_w(run):
     """The exact optimum is theta ~ 1 / |w|, with RMS(w) / GM(w) = 2.3 times the isotropic proxy
     radius.
 
-    With their defaults both find over 1.6, for each of 4 images (measured: 1.74 to 1.97).
+    With their defaults both find over 1.4, for each of 4 images (measured: 1.49 to 1.97; ours does
+    not take the largest region).
     """
     theta = run(gentle(0.3), CENTRES, GaussianNoise(0.25), seed=0)
     best = (NORMAL.norm() / 4 / NORMAL.log().mean().exp()).item()
     gain = proxy_radius(theta, 0.3) / 0.3
-    assert 1.6 < gain.min() and gain.max() < best
+    assert 1.4 < gain.min() and gain.max() < best
     for image in theta:
         shapes = torch.stack([image.log().flatten(), -NORMAL.log().flatten()])
         assert torch.corrcoef(shapes)[0, 1] > 0.85
@@ -232,23 +233,21 @@ def test_neighbours_share_gradients_within_the_window():
     assert torch.allclose(alone[:, (w == 0) & near].amin(dim=1), alone[:, ~near].amax(dim=1))
 
 
-def test_growth_beyond_the_image_counts_less():
-    """Pixels that do not matter: their semi-axes run away with the paper's volume, and soon stop
-    without.
+def test_growth_beyond_the_image_counts_for_nothing():
+    """Pixels that do not matter: four times the iterations let their semi-axes grow by no half more
+    (measured: 21 to 31), where the paper's volume would have no end.
     """
     w = torch.zeros(1, 4, 4)
     w[0, 1, 2] = 1.0
-    model, noise = gentle(0.2, w), GaussianNoise(0.25)
+    model = gentle(0.2, w)
     longest = {}
-    for outside in (0.0, 0.2, 1.0):
-        theta = optimize_anisotropic(model, CENTRES, noise, seed=0, outside=outside)
+    for iterations in (100, 400):
+        theta = optimize_anisotropic(
+            model, CENTRES, GaussianNoise(0.25), seed=0, iterations=iterations
+        )
         gap = certify(model, CENTRES, GaussianNoise(theta), n=1000, alpha=0.001, seed=0)[0].gap
-        longest[outside] = (theta[0] * gap)[w == 0].median().item()
-    assert (
-        1 < longest[0.0] < 20
-        and longest[0.0] < longest[0.2] / 10
-        and longest[0.2] < longest[1.0] / 10
-    )
+        longest[iterations] = (theta[0] * gap)[w == 0].median().item()
+    assert 1 < longest[400] < 1.5 * longest[100] < 50
 
 
 def test_temperature_divides_the_logits():
@@ -714,8 +713,6 @@ def test_number_of_draws_outside_its_domain_is_refused(name, n):
         (["isotropic"], {"scales": ()}, "scales"),
         (["isotropic"], {"scales": (2.0, 1.0)}, "ascending"),
         (["anisotropic"], {"temperature": 0.0}, "0.0"),
-        (["anisotropic"], {"outside": -0.1}, "-0.1"),
-        (["anisotropic"], {"outside": 1.5}, "1.5"),
         (["anisotropic"], {"temperature": math.nan}, "nan"),
         (["anisotropic"], {"window": 0}, "0"),
         (["anisotropic"], {"window": 2}, "2"),

@@ -1,6 +1,7 @@
 """The scale of a theta by votes: written out, in closed form, and as the optimizers use it."""
 
 import functools
+import itertools
 import math
 from collections import Counter
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from problems import HalfSpace, Outputs, Recorder, Slabs, counting, network
 
-from ancer import optimize_anisotropic, optimize_isotropic
+from ancer import Region, optimize_anisotropic, optimize_isotropic
 from ancer.classifier import Classifier
 from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS, GaussianNoise
@@ -363,21 +364,23 @@ def rescaled(model, start, law="gaussian", **arguments):
     return nearest.round(3).tolist()
 
 
-def box_proxy_radii(model, start, law):
-    """GM of min(semi-axis, 1) at each of the five scales, from the radii that the search finds.
-
-    (5, B).
-    """
-    radius = radii(
-        model, LAWS[law](start), torch.full_like(start, 0.5), scales=torch.from_numpy(CHOICES)
-    )
-    axes = radius.numpy()[:, :, None] * start.numpy()
-    return np.minimum(axes, 1).prod(axis=2) ** (1 / start.shape[1])
+def in_box_proxy_radii(model, start, law):
+    """At each of the five scales, from the radii that the search finds: (5, B)."""
+    center = torch.full_like(start, 0.5)
+    noise = LAWS[law](start)
+    radius = radii(model, noise, center, scales=torch.from_numpy(CHOICES))
+    found = np.zeros(radius.shape)
+    for k, image in itertools.product(range(5), range(len(start))):
+        r = radius[k, image].item()
+        if r > 0:
+            region = Region(center[image], r * start[image], noise.norm)
+            found[k, image] = region.in_box_proxy_radius
+    return found
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.02, 0.05])
 @pytest.mark.parametrize("law", LAWS)
-def test_the_smallest_scale_whose_box_is_within_the_tolerance_is_taken(law, tolerance):
+def test_the_smallest_scale_whose_volume_is_within_the_tolerance_is_taken(law, tolerance):
     """Written out, for 40 images, of which 3 of 4 pixels do not matter.
 
     Narrow or wide starts, each pixel its own.
@@ -387,9 +390,10 @@ def test_the_smallest_scale_whose_box_is_within_the_tolerance_is_taken(law, tole
     start *= torch.logspace(-2, 0.6, 40, dtype=torch.float64)[:, None]
     start[:, 0] = torch.linspace(0.05, 0.6, 40)[torch.randperm(40, generator=stream)]
     model = Classifier(HalfSpace(PIXEL[:4], 0.2), batch_size=4000)
-    box = box_proxy_radii(model, start, law)
-    assert (box.max(axis=0) > 0).all()
-    expected = CHOICES[(box >= (1 - tolerance) * box.max(axis=0)).argmax(axis=0)].round(3).tolist()
+    inside = in_box_proxy_radii(model, start, law)
+    largest = inside.max(axis=0)
+    assert (largest > 0).all()
+    expected = CHOICES[(inside >= (1 - tolerance) * largest).argmax(axis=0)].round(3).tolist()
     assert rescaled(model, start, law, tolerance=tolerance) == expected
     assert len(set(expected)) >= 3  # of the five, so that a constant answer is none
 
@@ -397,17 +401,18 @@ def test_the_smallest_scale_whose_box_is_within_the_tolerance_is_taken(law, tole
 def test_theta_is_not_scaled_beyond_what_the_box_needs():
     """A constant network certifies any region.
 
-    Semi-axes of 0.01 double, of 0.7 grow past 1 and of 5 shrink. Each image has its own scale.
+    Semi-axes of 0.01 double; those of 20 hold the whole box of 16 dimensions at any scale. Between
+    them the image box ends what a larger scale gains. Each image has its own scale.
     """
     gap = (
         GaussianNoise(1.0)
         .gap(torch.from_numpy(clopper_pearson(10_000 * 400.5 / 401, 10_000, 0.001)))
         .item()
     )
-    start = torch.tensor([0.01, 0.7, 5.0]) / gap
-    assert rescaled(CONSTANT, start[:, None].expand(3, 16), tolerance=0.02) == [2.0, 1.587, 0.794]
-    assert rescaled(CONSTANT, start[:, None].expand(3, 16), tolerance=0.0) == [2.0, 1.587, 0.794]
-    assert rescaled(CONSTANT, start[:, None].expand(3, 16), tolerance=0.6) == [0.794] * 3
+    start = (torch.tensor([0.01, 0.7, 20.0]) / gap)[:, None].expand(3, 16)
+    assert rescaled(CONSTANT, start, tolerance=0.0) == [2.0, 2.0, 0.794]
+    assert rescaled(CONSTANT, start, tolerance=0.1) == [2.0, 1.587, 0.794]
+    assert rescaled(CONSTANT, start, tolerance=0.6) == [0.794] * 3
 
 
 def test_pixels_that_are_wide_enough_do_not_count():
