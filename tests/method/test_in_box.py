@@ -50,13 +50,14 @@ def test_a_ball_in_the_middle_of_the_box_has_its_own_volume(n, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("n", [2, 3, 6])
+@pytest.mark.parametrize(
+    "n, axes", [(2, "half"), (2, "many"), (3, "half"), (3, "four"), (8, "four"), (8, "many")]
+)
 def test_small_dimensions_agree_with_plain_monte_carlo(n, axes, norm):
-    """Within five standard errors of both: one seed in a million of each of 18."""
+    """Within five standard errors of both: one seed in a million of each of 12 fails."""
     x, generator = images(n, n)
     a = AXES[axes](n, generator)
-    y = torch.rand(1_000_000, n, generator=generator, dtype=torch.float64)
+    y = torch.rand(300_000, n, generator=generator, dtype=torch.float64)
     share = (((y - x) / a).abs() ** norm).sum(dim=1).le(1).double().mean().item()
     spread = math.sqrt((1 - share) / share / len(y))
     found, error = estimate_in_box(x, a, norm)
@@ -73,9 +74,9 @@ def test_saddlepoint_and_estimate_agree(n, off, axes, norm):
     """Within five standard errors and what a saddlepoint is off by, a part in a thousand of n."""
     x, generator = images(n, n)
     a = AXES[axes](n, generator)
-    draws = 20_000 if n < 100_000 else 400
+    draws = 20_000 if n < 100_000 else 200
     found, error = estimate_in_box(x, a, norm, draws=draws)
-    assert error < 0.2
+    assert error < 0.3
     assert abs(log_volume_in_box(x[None], a[None], norm).item() - found) <= 5 * error + off
 
 
