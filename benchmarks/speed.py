@@ -50,7 +50,7 @@ from ancer.datasets.loading import load
 from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints
 from ancer.models.networks import build
-from ancer.workspace import tables
+from ancer.workspace import measures
 from ancer.workspace.cluster import PROCESS
 
 ROOT = Path(__file__).parents[1]
@@ -169,14 +169,17 @@ def line(
     prediction, regions = zip(*found, strict=True)
     radii = {
         by: [getattr(region, by) if region else 0.0 for region in regions]
-        for by in tables.MEANS.values()
+        for by in measures.MEANS.values()
     }
     rows = pd.DataFrame({"correct": np.array(prediction) == labels[: len(found)].numpy(), **radii})
     return {
         "theta": name,
         "images": len(rows),
         "accuracy": rows["correct"].mean(),
-        **{mean: tables.average_certified_radius(rows, by=by) for mean, by in tables.MEANS.items()},
+        **{
+            mean: measures.average_certified_radius(rows, by=by)
+            for mean, by in measures.MEANS.items()
+        },
         "optimize [s]": optimize / len(rows),
         "certify [s]": spent / len(rows),
         "total [s]": (optimize + spent) / len(rows),

@@ -261,8 +261,18 @@ class Experiment:
                 now[kind] = self.sha256(kind)
         return read_provenance(self.file("rows"), now, "certify")
 
+    @property
+    def fallback(self) -> int:
+        """The class that pure noise gets, as the certify stage measured it."""
+        return self.provenance["fallback"]
+
     def rows(self, data: Dataset | None = None) -> pd.DataFrame:
-        """Its certificates, where all that they were made from is as it was.
+        """Its certificates of the profile's seed; see `all_rows`."""
+        rows = self.all_rows(data)
+        return rows[rows["seed"] == self.parameters.seed].reset_index(drop=True)
+
+    def all_rows(self, data: Dataset | None = None) -> pd.DataFrame:
+        """Its certificates of all seeds, where all that they were made from is as it was.
 
         data: images that they must be of. Gap and radius are computed again from the votes. Raises
         FileNotFoundError or ValueError that say which notebook to run.

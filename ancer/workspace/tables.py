@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -10,45 +10,24 @@ import pandas as pd
 
 from ancer._files import write_text
 from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.measures import (
+    INTERVALS,
+    balanced_radius,
+    certified,
+    certified_accuracy,
+    fallback_share,
+    interval,
+    means_of,
+    summary,
+    summary_with_fallback,
+)
 from ancer.workspace.methods import Methods
 from ancer.workspace.parameters.sections import Published
 from ancer.workspace.store.timing import read_seconds
 
-MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-in-box-R": "in_box_proxy_radius"}
 ALONE = "certificate alone"
 WITH_MEMORY = "with memory"
 TABLES = {"T1": 2, "T2": 1}  # and the norm of each
-
-
-def certified_accuracy(
-    rows: pd.DataFrame, radii: Sequence[float] | np.ndarray, *, by: str = "radius"
-) -> np.ndarray:
-    """Share of points that are correct with a radius >= r, for each r of `radii`.
-
-    rows: with columns correct (0 or 1) and `by`, a radius (see MEANS).
-    """
-    correct = rows["correct"].to_numpy() == 1
-    radius = rows[by].to_numpy()
-    return np.array([(correct & (radius >= r)).mean() for r in radii])
-
-
-def average_certified_radius(rows: pd.DataFrame, *, by: str = "radius") -> float:
-    """ACR: mean over points of correct * radius (with by="proxy_radius": AC-proxy-R)."""
-    return float((rows["correct"] * rows[by]).mean())
-
-
-def means_of(rows: pd.DataFrame) -> dict[str, float]:
-    """The average radii, by name."""
-    return {name: average_certified_radius(rows, by=by) for name, by in MEANS.items()}
-
-
-def summary(rows: pd.DataFrame) -> dict[str, float]:
-    """Headline metrics of one method's rows."""
-    return {
-        "certified accuracy": float(rows["correct"].mean()),
-        "abstained": float((rows["prediction"] == -1).mean()),
-        **means_of(rows),
-    }
 
 
 def both_answers(experiment: Experiment) -> pd.DataFrame:
@@ -80,7 +59,11 @@ def certified_table(
             }
             for r, accuracy in zip(radii, certified_accuracy(group, radii), strict=True):
                 line[f"r = {r:g}"] = accuracy
-            lines.append({**line, **means_of(group)})
+            line |= means_of(group)
+            line["median radius"] = certified(group).median()
+            line["balanced ACR"] = balanced_radius(group)
+            line["fallback share"] = fallback_share(group, experiment.fallback)
+            lines.append(line)
     return pd.DataFrame(lines).astype({"images": "Int64"})
 
 
@@ -108,8 +91,12 @@ def published_table(
 
 
 def best_over_sigma(table: pd.DataFrame) -> pd.DataFrame:
-    """The paper's summary: for each scheme and method, every column's best value over sigma."""
-    grouped = table.drop(columns="sigma").groupby(["training", "method", "answer"], sort=False)
+    """The paper's summary: for each scheme and method, every column's best value over sigma.
+
+    No share of the fallback class is the best.
+    """
+    columns = table.drop(columns=["sigma", "fallback share"])
+    grouped = columns.groupby(["training", "method", "answer"], sort=False)
     return grouped.max().reset_index()
 
 
@@ -138,13 +125,58 @@ def write_certified_tables(profile: Profile, rows: Mapping[str, pd.DataFrame]) -
     return written
 
 
+def interval_table(
+    experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """T6: one line for each experiment, method and answer; each number between its interval's ends.
+
+    rows: as of `certified_table`. Where certificates were made with several seeds, also the mean
+    and the standard deviation of their ACR.
+    """
+    lines = []
+    for name, experiment in experiments.items():
+        repeated = experiment.all_rows()
+        by_seed = certified(repeated).groupby([repeated["method"], repeated["seed"]]).mean()
+        for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
+            line = {
+                "experiment": name,
+                "method": experiment.methods[method].label,
+                "answer": answer,
+                "images": len(group),
+            }
+            for number in INTERVALS:
+                line |= interval(group, number)
+            if answer == ALONE and len(by_seed[method]) > 1:
+                line["seeds"] = len(by_seed[method])
+                line["mean ACR of seeds"] = by_seed[method].mean()
+                line["its standard deviation"] = by_seed[method].std()
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def write_interval_table(profile: Profile, rows: Mapping[str, pd.DataFrame]) -> None:
+    """Write T6: number and interval in one cell, its upper end rounded up."""
+    table = interval_table(profile.experiments, rows)
+    shown = table.copy()
+    for number in INTERVALS:
+        cells = []
+        for line in table.to_dict("records"):
+            low = round_down(line[number])
+            ends = (round_down(line[f"{number}, low"]), round_up(line[f"{number}, high"]))
+            cells.append(f"{low} [{ends[0]}, {ends[1]}]")
+        shown[number] = cells
+        shown = shown.drop(columns=[f"{number}, low", f"{number}, high"])
+    path = profile.results("tables") / "T6"
+    write_table(table, path, shown=shown, note=profile.soundness())
+
+
 def write_metrics(profile: Profile, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Write the headline numbers as DVC metrics: a file for each experiment, method and answer."""
     metrics = {}
     for name, both in rows.items():
         for (method, answer), group in both.groupby(["method", "answer"], sort=False):
             label = f"{method}-with-memory" if answer == WITH_MEMORY else method
-            metrics[name, label] = summary(group)
+            metrics[name, label] = summary_with_fallback(group, profile.experiments[name].fallback)
             text = json.dumps(metrics[name, label], indent=2)
             write_text(profile.results("metrics") / name / f"{label}.json", text + "\n")
     return pd.DataFrame(metrics).T.map(round_down)
@@ -174,7 +206,7 @@ def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataF
 
 
 def ablation_table(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Headline metrics of each experiment and setting."""
+    """Headline numbers of each experiment and setting."""
     lines = []
     for name, table in rows.items():
         for setting, group in table.groupby("method", sort=False):
@@ -218,6 +250,15 @@ def round_down(value: object, digits: int = 3) -> object:
         >>> round_down(0.9996)
         '0.999'
     """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def round_up(value: object, digits: int = 3) -> object:
+    """Likewise, never below the value: the upper end of an interval."""
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def _rounded(value: object, digits: int, rounding: str) -> object:
     if value is pd.NA:
         return ""
     if not isinstance(value, float) or np.isinf(value):
@@ -225,24 +266,30 @@ def round_down(value: object, digits: int = 3) -> object:
     if np.isnan(value):
         return ""
     exact = Decimal(repr(float(value)))
-    return str(exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+    return str(exact.quantize(Decimal(1).scaleb(-digits), rounding=rounding))
 
 
 def write_table(
-    table: pd.DataFrame, path: Path, *, digits: int = 3, note: str = ""
+    table: pd.DataFrame,
+    path: Path,
+    *,
+    digits: int = 3,
+    note: str = "",
+    shown: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Write path.csv in full precision, path.md and path.tex rounded down; returns that table.
 
-    note: a sentence under it.
+    note: a sentence under it; shown: what they show where it is not the columns of the CSV.
     """
-    rounded = table.copy().astype(object)
+    shown = table if shown is None else shown
+    rounded = shown.copy().astype(object)
     align = []
-    for column in table.columns:
+    for column in shown.columns:
         if column == "sigma":  # a parameter, not a result
-            rounded[column] = table[column].map("{:g}".format)
+            rounded[column] = shown[column].map("{:g}".format)
         else:
-            rounded[column] = [round_down(value, digits) for value in table[column]]
-        align.append("right" if table[column].dtype.kind in "if" else "left")
+            rounded[column] = [round_down(value, digits) for value in shown[column]]
+        align.append("right" if shown[column].dtype.kind in "if" else "left")
     markdown = rounded.to_markdown(index=False, disable_numparse=True, colalign=align)
     styled = rounded.style.hide(axis="index").format(escape="latex")
     columns = "".join(side[0] for side in align)

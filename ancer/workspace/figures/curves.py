@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.figures.style import OTHERS, styled
+from ancer.workspace.measures import certified_accuracy
 from ancer.workspace.methods import Methods
-from ancer.workspace.tables import certified_accuracy
 
 RADII = {
     "radius": "certified radius r",

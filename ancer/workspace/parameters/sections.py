@@ -93,6 +93,8 @@ class Certify(Section):
     """Draws that bound its probability."""
     alpha: Level = 0.001
     """Failure probability of one image's certificate."""
+    seeds: Count = 1
+    """So many times, each with its own seed: `seed`, `seed` + 1, ... (T6); others use the first."""
     exact: bool = True
     """Noise on the images' lattice, floating-point sound, where the data set has one."""
     stop: str | None = None

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.figures.captions import CAPTIONS, OF_EXPERIMENTS
 from ancer.workspace.fingerprints import OF_EXPERIMENT
+from ancer.workspace.measures import summary_with_fallback
 from ancer.workspace.places import MADE_FROM
 from ancer.workspace.report.pages import (
     TEMPLATES,
@@ -23,7 +24,7 @@ from ancer.workspace.report.pages import (
     six_digits,
     stylesheet,
 )
-from ancer.workspace.tables import ALONE, TABLES, WITH_MEMORY, round_down, summary
+from ancer.workspace.tables import ALONE, TABLES, WITH_MEMORY, round_down
 
 CERTIFIED = {
     "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
@@ -126,7 +127,7 @@ class _Site:
         tables = {"rows": experiment.rows(), "memory": experiment.answers()}
         for kind, answer in KINDS.items():
             for method, rows in tables[kind].groupby("method", sort=False):
-                numbers = summary(rows).items()
+                numbers = summary_with_fallback(rows, experiment.fallback).items()
                 means = ", ".join(f"{what} {round_down(value)}" for what, value in numbers)
                 hidden = ["method", "image", "seed", "arithmetic"]
                 shown = rows.drop(columns=hidden, errors="ignore").map(six_digits)

@@ -1,10 +1,12 @@
 """The certify stage: a certificate for each image and method."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ancer._files import sha256_of
@@ -13,17 +15,20 @@ from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.noise import Noise, arithmetic
 from ancer.selection import certify_best
+from ancer.smoothing import SmoothedClassifier
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.methods import Method
 from ancer.workspace.notebooks import chunked
 from ancer.workspace.parameters.sections import rules_of
-from ancer.workspace.stages._runner import runner
+from ancer.workspace.stages._runner import Runner, runner
 from ancer.workspace.store.columns import best_row, row
 from ancer.workspace.store.rows import RowStore
 from ancer.workspace.store.theta import read_theta
 from ancer.workspace.store.timing import save_seconds
+
+PURE = 100.0  # theta of noise in which no image shows
 
 
 def certify_images(experiment: Experiment) -> pd.DataFrame:
@@ -39,21 +44,23 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     images = {method.name: experiment.images_of(method.name) for method in methods}
     for method in methods:
         read_theta(experiment.file("theta"), images[method.name], _needed(experiment, method))
+    first = experiment.parameters.seed
+    seeds = range(first, first + experiment.parameters.certify.seeds)
     with runner(experiment) as run:
-        provenance = _provenance(experiment, run.network.sha256, run.setting["evaluation"])
+        provenance = _provenance(experiment, run)
         with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
-            for method in methods:
-                missing = store.missing(method.name, images[method.name])
+            for method, seed in itertools.product(methods, seeds):
+                missing = store.missing(method.name, images[method.name], seed)
                 for found, seconds in run(
                     certified_rows,
-                    _tasks(experiment, method, missing),
+                    _tasks(experiment, method, missing, seed),
                     what=f"certify {method.name}",
                     total=len(missing),
                     images=len,
                 ):
                     store.append(found, seconds=seconds)
-            rows, spent = store.finish(images=images, provenance=provenance)
-    counts = {name: len(of_method) for name, of_method in images.items()}
+            rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
+    counts = {name: len(seeds) * len(of_method) for name, of_method in images.items()}
     save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, counts)
     return rows
 
@@ -63,9 +70,11 @@ def _needed(experiment: Experiment, method: Method) -> list[str]:
     return [chosen.name for chosen in experiment.methods.chain(method.name)]
 
 
-def _tasks(experiment: Experiment, method: Method, indices: Sequence[int]) -> Iterator[tuple]:
+def _tasks(
+    experiment: Experiment, method: Method, indices: Sequence[int], seed: int
+) -> Iterator[tuple]:
     """The arguments of `certified_rows` for a few images at a time."""
-    budget = sampling(experiment)
+    budget = sampling(experiment) | {"seed": seed}
     theta_file = experiment.file("theta")
     needed = _needed(experiment, method)
     for chunk in chunked(indices, experiment.parameters.tasks.certify):
@@ -91,8 +100,24 @@ def sampling(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> dict[str, Any]:
+def fallback_class(classifier: Classifier, law: Noise, shape: tuple[int, ...], seed: int) -> int:
+    """The class that pure noise gets: that of most of 1,000 draws round grey at theta = 100.
+
+    There the image plays no part (pixels are 1 apart). With ever more noise every image of this
+    class is certified ever farther, whatever it shows. shape: of an image.
+    """
+    grey = torch.full((1, *shape), 0.5)
+    smoothed = SmoothedClassifier(classifier, law.with_theta(PURE))
+    return int(smoothed.counts(grey, 1000, seed=seed, purpose="predict").argmax())
+
+
+def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
     section = experiment.parameters.certify
+    # one task, by whoever computes the rows
+    task = (experiment.law, run.network.shape, experiment.parameters.seed)
+    ((fallback, _),) = run(
+        fallback_class, [task], what="class of pure noise", total=1, images=lambda _: 1
+    )
     best_of = {}
     for method in experiment.certified_methods:
         if method.best_of is not None:
@@ -102,7 +127,7 @@ def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> di
         more["converted"] = True  # its images are not those of the files
     return {
         **more,
-        "checkpoint": checkpoint,
+        "checkpoint": run.network.sha256,
         "theta": sha256_of(experiment.file("theta")),
         "noise": experiment.noise,
         "n0": section.n0,
@@ -112,7 +137,8 @@ def _provenance(experiment: Experiment, checkpoint: str, evaluation: dict) -> di
         "seed": experiment.parameters.seed,
         "arithmetic": arithmetic(experiment.lattice),
         "code": code_of(certify, certify_best),
-        "evaluation": evaluation,
+        "evaluation": run.setting["evaluation"],
+        "fallback": fallback,
     }
 
 

@@ -1,6 +1,7 @@
 """Rows of certificates on disk: a line each while a run lasts, a CSV when it is done."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -46,15 +47,16 @@ class RowStore(Locked):
             raise
         return self
 
-    def missing(self, method: str, images: Mapping[int, str]) -> list[int]:
-        """The numbers of the images that have no row of `method` yet, in their order.
+    def missing(self, method: str, images: Mapping[int, str], seed: int) -> list[int]:
+        """The numbers of the images that have no row of `method` and seed yet, in their order.
 
         images: number -> digest; a row of another image under the same number does not count.
         """
         done = set()
         for row in self.rows:
-            if row["method"] == method and row["image"] == images.get(row["idx"]):
-                done.add(row["idx"])
+            if row["method"] == method and row["seed"] == seed:
+                if row["image"] == images.get(row["idx"]):
+                    done.add(row["idx"])
         return [i for i in images if i not in done]
 
     def append(self, rows: Sequence[dict], *, seconds: float) -> None:
@@ -72,17 +74,21 @@ class RowStore(Locked):
         self.rows += timed
 
     def finish(
-        self, *, images: Mapping[str, Mapping[int, str]], provenance: dict[str, Any]
+        self,
+        *,
+        images: Mapping[str, Mapping[int, str]],
+        seeds: Sequence[int],
+        provenance: dict[str, Any],
     ) -> tuple[pd.DataFrame, dict[str, float]]:
         """Write the CSV, and beside it the provenance.
 
-        images: of each method, number -> digest, in the order of the rows. Returns the rows and the
-        seconds spent on each method.
+        images: of each method, number -> digest, in the order of the rows of each of the seeds.
+        Returns the rows and the seconds spent on each method.
         """
-        found = pd.DataFrame(self.rows).set_index(["method", "idx", "image"], drop=False)
+        found = pd.DataFrame(self.rows).set_index(["method", "seed", "idx", "image"], drop=False)
         wanted = []
-        for method, of_method in images.items():
-            wanted += [(method, *image) for image in of_method.items()]
+        for method, seed in itertools.product(images, seeds):
+            wanted += [(method, seed, *image) for image in images[method].items()]
         rows = found.loc[wanted]
         seconds = rows["seconds"].groupby(level="method").sum()
         rows = rows.drop(columns="seconds").reset_index(drop=True)
