@@ -50,8 +50,8 @@ from ancer.datasets.loading import load
 from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints
 from ancer.models.networks import build
-from ancer.workspace import measures
 from ancer.workspace.cluster import PROCESS
+from ancer.workspace.tables import measures
 
 ROOT = Path(__file__).parents[1]
 ALPHA = 0.001

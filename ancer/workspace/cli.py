@@ -49,7 +49,8 @@ def parameters() -> None:
 def timing(profile: ProfileFolder = None) -> None:
     """Write T4, seconds per image of each method, beside the seconds of the stages."""
     from ancer.workspace.experiment import Profile
-    from ancer.workspace.tables import timing_table, write_table
+    from ancer.workspace.tables.comparisons import timing_table
+    from ancer.workspace.tables.writing import write_table
 
     opened = Profile.open(profile)
     write_table(timing_table(opened), opened.results("timing") / "T4", digits=4)

@@ -21,7 +21,7 @@ from ancer.workspace.methods import Method, Methods, methods_of
 from ancer.workspace.notebooks import check_injected
 from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
-from ancer.workspace.places import FILES, FOLDERS, MADE_FROM, TRIAL, trial_name
+from ancer.workspace.places import FILES, MADE_FROM, TRIAL, Places, trial_name
 from ancer.workspace.store.columns import check_images, check_numbers
 from ancer.workspace.store.provenance import compare, digests_of, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
@@ -29,16 +29,10 @@ from ancer.workspace.store.theta import read_theta, theta_provenance
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
-    """A folder with params.yaml.
+class Profile(Places):
+    """A folder with params.yaml; parameters: those that the stage may read."""
 
-    parameters: those that the stage may read. output: where it writes: the folder, or, with
-    overrides, one for trials with these, so that they never come among the profile's results.
-    """
-
-    folder: Path
     parameters: Parameters
-    output: Path
 
     @classmethod
     def open(
@@ -66,7 +60,7 @@ class Profile:
                 f"unknown experiment {experiment!r}: {closest(experiment, parameters.experiments)}"
             )
         output = folder / TRIAL / trial_name(given) if given else folder
-        return cls(folder, visible(parameters, stage, experiment), output)
+        return cls(folder, output, visible(parameters, stage, experiment))
 
     @cached_property
     def methods(self) -> Methods:
@@ -77,19 +71,6 @@ class Profile:
     def experiments(self) -> dict[str, "Experiment"]:
         """All experiments that the stage sees, by name."""
         return {name: Experiment(self, name) for name in self.parameters.experiments}
-
-    def file(self, kind: str, name: str = "") -> Path:
-        """Where a result of an earlier stage is: in a trial, that of a trial, if there is one."""
-        path = FILES[kind].format(name=name)
-        return self.output / path if (self.output / path).exists() else self.folder / path
-
-    def target(self, kind: str, name: str = "") -> Path:
-        """Where this stage writes it."""
-        return self.output / FILES[kind].format(name=name)
-
-    def results(self, kind: str) -> Path:
-        """The folder to which this stage writes tables, figures, ..."""
-        return self.output / FOLDERS[kind]
 
     def record(self, kind: str) -> None:
         """Write beside finished results what they were made from; kind: a key of MADE_FROM."""

@@ -15,7 +15,10 @@ import papermill
 import pytest
 from stages import EXPERIMENTS, LAST, ROOT, parameters, run, write_parameters
 
-from ancer.workspace.experiment import FILES
+from ancer.workspace.experiment import FILES, Experiment
+from ancer.workspace.stages.certify import certify_images
+from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.intervals import interval_table
 
 FOR_PEOPLE = {"explore", "index"}  # run in a browser: tests/browser
 NAME = "digits-l2-025"
@@ -138,6 +141,30 @@ def test_what_a_cell_prints_is_one_output(tmp_path):
     )
     (cell,) = nbformat.read(tmp_path / "out.ipynb", 4).cells
     assert [output.text for output in cell.outputs] == ["a\nb\n"]
+
+
+def test_several_seeds_repeat_certification_and_others_use_the_first(profile, executed, tmp_path):
+    """Rows of the first seed are reused; T6 shows how far ACR moves with the others."""
+    repeated = tmp_path / "repeated"
+    shutil.copytree(profile, repeated)
+    p = parameters(profile)
+    p["certify"]["seeds"] = 2
+    write_parameters(repeated, p)
+    once = Experiment.open(NAME, profile=profile)
+    twice = Experiment.open(NAME, profile=repeated)
+    lines = next((repeated / "results/rows").glob(f"{NAME}.*.jsonl"))
+    before = lines.read_bytes()
+    certify_images(twice)
+    assert lines.read_bytes().startswith(before)
+    pd.testing.assert_frame_equal(twice.rows(), once.rows())
+    both = twice.all_rows()
+    assert both["seed"].value_counts().to_dict() == {0: len(once.rows()), 1: len(once.rows())}
+    assert (
+        both["p_a_lower"][both["seed"] == 0].values != both["p_a_lower"][both["seed"] == 1]
+    ).any()
+    table = interval_table({NAME: twice}, {NAME: twice.rows().assign(answer=ALONE)})
+    assert (table["seeds"] == 2).all() and (table["its standard deviation"] > 0).any()
+    assert "seeds" not in interval_table({NAME: once}, {NAME: once.rows().assign(answer=ALONE)})
 
 
 def test_overrides_leave_the_profiles_results_alone(profile, executed):

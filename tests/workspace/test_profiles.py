@@ -17,8 +17,8 @@ from ancer.noise import LAWS
 from ancer.training import attacks, loop, losses
 from ancer.workspace.experiment import Profile
 from ancer.workspace.fingerprints import OF_ALL, OF_EXPERIMENT, write_fingerprints
-from ancer.workspace.measures import average_certified_radius, certified_accuracy
 from ancer.workspace.parameters.models import PublishedRecipe
+from ancer.workspace.tables.measures import average_certified_radius, certified_accuracy
 
 PROFILES = sorted(path.parent for path in (ROOT / "profiles").glob("*/params.yaml"))
 LOGS = ROOT / "../shared/published/cohen2019"

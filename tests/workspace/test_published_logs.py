@@ -11,7 +11,7 @@ from stages import ROOT
 
 from ancer.confidence import clopper_pearson
 from ancer.noise import GaussianNoise
-from ancer.workspace.measures import certified_accuracy
+from ancer.workspace.tables.measures import certified_accuracy
 
 LOGS = ROOT / "../shared/published/cohen2019"
 MODELS = {"cifar10": "resnet110", "imagenet": "resnet50"}

@@ -23,13 +23,9 @@ from ancer.workspace.report.site import write_report
 from ancer.workspace.stages.certify import certify_images
 from ancer.workspace.stages.memory import answer_queries
 from ancer.workspace.stages.volumes import compare_regions
-from ancer.workspace.tables import (
-    both_answers,
-    round_down,
-    superset_table,
-    write_certified_tables,
-    write_table,
-)
+from ancer.workspace.tables.certified import both_answers, write_certified_tables
+from ancer.workspace.tables.comparisons import superset_table
+from ancer.workspace.tables.writing import round_down, write_table
 
 NAME = "digits-l2-025"
 SAID = "not floating-point sound"

@@ -31,18 +31,20 @@ IMAGES = {0: "a", 1: "b", 2: "c", 3: "d"}  # number -> digest
 
 def row(method, idx):
     numbers = {"radius": 0.1 + 0.2 * idx, "log_volume": float("-inf")}
-    return {"method": method, "idx": idx, "image": IMAGES[idx], **numbers}
+    return {"method": method, "seed": 0, "idx": idx, "image": IMAGES[idx], **numbers}
 
 
 def fill(path, key=KEY, methods=("fixed", "isotropic"), stop=None):
     """Append rows one by one; stop before the `stop`-th as a kill would (no clean-up)."""
     with RowStore(path, key=key) as rows:
         for method in methods:
-            for i in rows.missing(method, IMAGES):
+            for i in rows.missing(method, IMAGES, 0):
                 if stop is not None and len(rows.rows) == stop:
                     return rows.rows
                 rows.append([row(method, i)], seconds=1.0)
-        return rows.finish(images=dict.fromkeys(methods, IMAGES), provenance={"key": key})
+        return rows.finish(
+            images=dict.fromkeys(methods, IMAGES), seeds=[0], provenance={"key": key}
+        )
 
 
 def test_finished_rows_are_full_precision_and_in_order(tmp_path):
@@ -64,9 +66,9 @@ def test_finished_rows_are_found_again(tmp_path):
     _, seconds = fill(tmp_path / "r.csv")
     before = (tmp_path / "r.csv").read_bytes()
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", IMAGES) == [] == rows.missing("isotropic", IMAGES)
+        assert rows.missing("fixed", IMAGES, 0) == [] == rows.missing("isotropic", IMAGES, 0)
         images = dict.fromkeys(["fixed", "isotropic"], IMAGES)
-        _, again = rows.finish(images=images, provenance={"key": KEY})
+        _, again = rows.finish(images=images, seeds=[0], provenance={"key": KEY})
         assert again == seconds
     assert (tmp_path / "r.csv").read_bytes() == before
 
@@ -76,7 +78,7 @@ def test_killed_run_computes_only_what_is_missing_and_ends_byte_for_byte_the_sam
     fill(tmp_path / "whole.csv")
     assert len(fill(tmp_path / "r.csv", stop=stop)) == stop
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        missing = rows.missing("fixed", IMAGES) + rows.missing("isotropic", IMAGES)
+        missing = rows.missing("fixed", IMAGES, 0) + rows.missing("isotropic", IMAGES, 0)
         assert len(missing) == 8 - stop
     fill(tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -87,7 +89,7 @@ def test_torn_last_line_is_dropped_and_computed_again(tmp_path):
     partial = tmp_path / f"r.{KEY}.jsonl"
     partial.write_bytes(partial.read_bytes()[:-7])
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", IMAGES) == [2, 3]
+        assert rows.missing("fixed", IMAGES, 0) == [2, 3]
         rows.append([row("fixed", 2)], seconds=1.0)
     lines = partial.read_text().splitlines()
     assert [json.loads(line.partition(" ")[2])["idx"] for line in lines] == [0, 1, 2]
@@ -96,9 +98,9 @@ def test_torn_last_line_is_dropped_and_computed_again(tmp_path):
 def test_other_key_neither_uses_nor_loses_rows(tmp_path):
     fill(tmp_path / "r.csv", stop=3)
     with RowStore(tmp_path / "r.csv", key="another") as rows:
-        assert rows.missing("fixed", IMAGES) == [0, 1, 2, 3]
+        assert rows.missing("fixed", IMAGES, 0) == [0, 1, 2, 3]
     with RowStore(tmp_path / "r.csv", key=KEY) as rows:
-        assert rows.missing("fixed", IMAGES) == [3]
+        assert rows.missing("fixed", IMAGES, 0) == [3]
 
 
 def test_key_changes_with_everything():

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,35 +12,9 @@ from stages import ANCER, ROOT, parameters, write_parameters
 
 from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS
-from ancer.workspace import tables
 from ancer.workspace.experiment import Profile
 from ancer.workspace.parameters.sections import Published
-
-ROWS = pd.DataFrame(
-    {
-        "prediction": [1, 2, -1, 0],
-        "correct": [1, 0, 0, 1],
-        "radius": [0.5, 9.0, 0.0, 1.0],
-        "proxy_radius": [0.7, 9.0, 0.0, 1.5],
-        "in_box_proxy_radius": [0.6, 1.0, 0.0, 1.0],
-    }
-)
-
-
-def test_certified_accuracy_counts_correct_points_at_least_that_far():
-    accuracy = tables.certified_accuracy(ROWS, [0, 0.5, 0.5000001, 1.0, 1.1])
-    assert accuracy.tolist() == [0.5, 0.5, 0.25, 0.25, 0.0]
-    assert tables.certified_accuracy(ROWS, [1.2], by="proxy_radius").tolist() == [0.25]
-
-
-def test_average_radii_ignore_wrong_predictions():
-    assert tables.summary(ROWS) == {
-        "certified accuracy": 0.5,
-        "abstained": 0.25,
-        "ACR": 0.375,
-        "AC-proxy-R": 0.55,
-        "AC-in-box-R": 0.4,
-    }
+from ancer.workspace.tables import certified, comparisons, writing
 
 
 @pytest.mark.parametrize(
@@ -54,13 +29,13 @@ def test_average_radii_ignore_wrong_predictions():
     ],
 )
 def test_round_down_never_claims_more(value, digits, text):
-    assert tables.round_down(value, digits) == text
-    assert float(tables.round_down(value, digits)) <= value
+    assert writing.round_down(value, digits) == text
+    assert float(writing.round_down(value, digits)) <= value
 
 
 def test_round_down_on_random_numbers():
     for value in np.random.default_rng(0).uniform(0, 3, 1000):
-        rounded = float(tables.round_down(float(value)))
+        rounded = float(writing.round_down(float(value)))
         assert rounded <= value < rounded + 0.001 + 1e-12
 
 
@@ -74,23 +49,38 @@ def profile(tmp_path):
     return Profile.open(write_parameters(tmp_path, p))
 
 
+ROWS = pd.DataFrame(
+    {
+        "label": [1, 1, 0, 0],
+        "prediction": [1, 2, -1, 0],
+        "correct": [1, 0, 0, 1],
+        "radius": [0.5, 9.0, 0.0, 1.0],
+        "proxy_radius": [0.7, 9.0, 0.0, 1.5],
+        "in_box_proxy_radius": [0.6, 1.0, 0.0, 1.0],
+    }
+)
+
+
 def rows_of(radius):
-    pairs = [("fixed", tables.ALONE), ("anisotropic", tables.WITH_MEMORY)]
+    pairs = [("fixed", certified.ALONE), ("anisotropic", certified.WITH_MEMORY)]
     base = pd.concat([ROWS.assign(method=m, answer=a) for m, a in pairs])
     return base.assign(radius=base["radius"] * radius)
 
 
-def certified(profile, radii, a=1.0, b=0.6):
+def both(profile, radii, a=1.0, b=0.6):
     rows = {"a": rows_of(a), "b": rows_of(b)}
-    return tables.certified_table(profile.experiments, rows, radii, profile.methods)
+    experiments = {}
+    for name, experiment in profile.experiments.items():
+        experiments[name] = SimpleNamespace(section=experiment.section, fallback=1)
+    return certified.certified_table(experiments, rows, radii, profile.methods)
 
 
 def test_tables_take_the_best_over_sigma_column_by_column(profile):
-    each = certified(profile, [0, 0.55])
+    each = both(profile, [0, 0.55])
     assert list(each["sigma"]) == [0.25, 0.25, 0.5, 0.5]
     assert list(each["r = 0.55"]) == [0.25, 0.25, 0.25, 0.25]
     assert list(each["ACR"]) == pytest.approx([0.375, 0.375, 0.225, 0.225])
-    best = tables.best_over_sigma(each)
+    best = certified.best_over_sigma(each)
     assert list(best["method"]) == ["Fixed sigma", "Anisotropic (ANCER)"]
     assert list(best["ACR"]) == [0.375, 0.375]
 
@@ -100,23 +90,23 @@ def test_published_lines_stand_beside_ours_and_leave_out_what_they_do_not_say(pr
         norm=2, training="augmentation", sigma=0.5, source="X 2019", accuracy={0: 0.7}, ACR=0.5
     )
     other = entry.model_copy(update={"sigma": 0.25, "ACR": 0.4})
-    published = tables.published_table([entry, other], [0, 0.55], "Fixed sigma")
+    published = certified.published_table([entry, other], [0, 0.55], "Fixed sigma")
     assert list(published["method"]) == ["Fixed sigma"] * 2
-    table = pd.concat([certified(profile, [0, 0.55]), published], ignore_index=True)
-    best = tables.best_over_sigma(table).set_index("answer")
+    table = pd.concat([both(profile, [0, 0.55]), published], ignore_index=True)
+    best = certified.best_over_sigma(table).set_index("answer")
     theirs = best.loc["published: X 2019", ["ACR", "AC-proxy-R", "r = 0"]]
     assert theirs.tolist() == [0.5, 0.5, 0.7]
-    assert list(best.loc[tables.ALONE, ["ACR"]]) == [0.375]
-    tables.write_table(table, tmp_path / "T")
+    assert list(best.loc[certified.ALONE, ["ACR"]]) == [0.375]
+    writing.write_table(table, tmp_path / "T")
     lines = (tmp_path / "T.md").read_text().splitlines()
     line = next(line for line in lines if "X 2019" in line)
     assert [cell.strip() for cell in line.split("|")[5:9]] == ["", "0.700", "", "0.500"]
-    assert len(tables.published_table([], [0], "Fixed sigma")) == 0
+    assert len(certified.published_table([], [0], "Fixed sigma")) == 0
 
 
 def test_written_tables_agree_and_round_down(profile, tmp_path):
-    each = certified(profile, [0, 0.5], b=0.9999)
-    tables.write_table(each, tmp_path / "T1")
+    each = both(profile, [0, 0.5], b=0.9999)
+    writing.write_table(each, tmp_path / "T1")
     read = pd.read_csv(tmp_path / "T1.csv")
     assert read["ACR"].tolist() == each["ACR"].tolist()  # the CSV is exact
     markdown = (tmp_path / "T1.md").read_text()
@@ -138,7 +128,7 @@ def test_superset_share_is_over_comparable_points(profile):
             "in_box_log_volume_gain": [1.0, -1.0, 0.5, None],
         }
     )
-    (line,) = tables.superset_table(volumes, "anisotropic", profile.methods).to_dict("records")
+    (line,) = comparisons.superset_table(volumes, "anisotropic", profile.methods).to_dict("records")
     assert line["anisotropic against"] == "Fixed sigma"
     assert line["points"] == 4 and line["both certified, same class"] == 3
     assert line["superset share"] == pytest.approx(2 / 3)
@@ -154,9 +144,9 @@ def test_timing_adds_the_isotropic_start_to_the_anisotropic_method(profile):
     optimize = {"isotropic": 1.0, "anisotropic": 2.0}
     certify = dict.fromkeys(ran, 4.0)
     (folder / "a.optimize.json").write_text(json.dumps({"seconds_per_image": optimize}))
-    assert len(tables.timing_table(profile)) == 0  # certification has still to run
+    assert len(comparisons.timing_table(profile)) == 0  # certification has still to run
     (folder / "a.certify.json").write_text(json.dumps({"seconds_per_image": certify}))
-    assert tables.timing_table(profile)["total [s]"].tolist() == total
+    assert comparisons.timing_table(profile)["total [s]"].tolist() == total
     subprocess.run([ANCER, "timing"], cwd=profile.folder, check=True)
     written = pd.read_csv(folder / "T4.csv")
     assert written["total [s]"].tolist() == total
@@ -171,7 +161,7 @@ COLUMNS = ["r = 0.5", "ACR", "AC-proxy-R"]
 def test_readme_shows_the_numbers_of_the_committed_tables(table):
     """Of each method, certificates alone; of T1 in the first half of the columns."""
     committed = pd.read_csv(ROOT / f"results/tables/{table}.csv")
-    alone = committed[committed["answer"] == tables.ALONE]
+    alone = committed[committed["answer"] == certified.ALONE]
     readme = (ROOT / "README.md").read_text()
     assert f"(results/tables/{table}.md)" in readme
     shown = {}
@@ -181,7 +171,7 @@ def test_readme_shows_the_numbers_of_the_committed_tables(table):
             shown[label] = cells[:3] if table == "T1" else cells[3:]
     expected = {}
     for _, line in alone.iterrows():
-        expected[line["method"]] = [tables.round_down(line[column]) for column in COLUMNS]
+        expected[line["method"]] = [writing.round_down(line[column]) for column in COLUMNS]
     assert shown == expected
 
 

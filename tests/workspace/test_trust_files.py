@@ -29,7 +29,7 @@ from ancer.workspace.stages.train import save_network, train_network
 from ancer.workspace.stages.volumes import compare_regions
 from ancer.workspace.store.rows import RowStore
 from ancer.workspace.store.theta import ThetaStore
-from ancer.workspace.tables import both_answers
+from ancer.workspace.tables.certified import both_answers
 
 pytestmark = pytest.mark.slow
 NAME = EXPERIMENTS[0]

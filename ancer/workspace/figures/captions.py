@@ -38,6 +38,11 @@ CAPTIONS = {
         "ten, image by image in order of it (those that both methods certify for one class). Above "
         "0 it is larger."
     ),
+    "F10": (
+        "**F10**. Share of images whose lower bound on $p_A$, the probability of the smoothed "
+        "class, is at least $p$; left of the dotted line a certificate abstains. At the right "
+        "end, where all draws agree, so many can bound no more."
+    ),
     "S1": (
         "**S1**. Left: bounds of one run as they grow with the draws. Right: probability that a "
         "bound, looked at after every hundred draws, is *ever* above the mean."
@@ -60,4 +65,4 @@ CAPTIONS = {
     ),
 }
 # which show regions of the experiments' certificates
-OF_EXPERIMENTS = ("F2", "F3", "F4", "F5", "F7", "S3")
+OF_EXPERIMENTS = ("F2", "F3", "F4", "F5", "F7", "F10", "S3")

@@ -1,6 +1,7 @@
 """Curves over images: certified accuracy, volumes, radii, a training loss."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,8 +11,8 @@ from matplotlib.figure import Figure
 
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.figures.style import OTHERS, styled
-from ancer.workspace.measures import certified_accuracy
-from ancer.workspace.methods import Methods
+from ancer.workspace.methods import Method, Methods
+from ancer.workspace.tables.measures import certified_accuracy
 
 RADII = {
     "radius": "certified radius r",
@@ -24,26 +25,65 @@ def accuracy_curves(
     experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame], *, by: str = "radius"
 ) -> Figure:
     """F3 (by="radius"), F4 (by="proxy_radius"): certified accuracy, one panel an experiment."""
+    draw = functools.partial(_accuracy, by=by)
+    return _panels(experiments, rows, draw, RADII[by], "certified accuracy")
+
+
+@styled
+def bound_curves(experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame]) -> Figure:
+    """F10: the share of images whose p_a_lower is at least p, one panel an experiment."""
+    return _panels(experiments, rows, _bounds, "lower bound on $p_A$", "share of images")
+
+
+def _panels(
+    experiments: Mapping[str, Experiment],
+    rows: Mapping[str, pd.DataFrame],
+    draw: Callable[[Axes, Methods, pd.DataFrame], None],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """One panel an experiment, two in a row; draw: what one shows of its rows."""
     across = min(2, len(experiments))
     down = -(-len(experiments) // across)
     figure, axes = plt.subplots(
         down, across, figsize=(3.3 * across, 2.4 * down), squeeze=False, layout="constrained"
     )
     for ax, (name, experiment) in zip(axes.flat, experiments.items(), strict=False):
-        _accuracy(ax, experiment.methods, rows[name], by)
+        draw(ax, experiment.methods, rows[name])
         section = experiment.section
         ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
         ax.grid(alpha=0.25, linewidth=0.5)
     for ax in axes.flat[len(experiments) :]:
         ax.remove()
-    figure.supxlabel(RADII[by], fontsize=9)
-    figure.supylabel("certified accuracy", fontsize=9)
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
 
 
-def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, by: str) -> None:
+def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
+    # each further tick is ten times nearer to 1
+    ax.set_xscale("function", functions=(lambda p: -np.log10(1 - p), lambda q: 1 - 10.0**-q))
+    ticks = [0.0, 0.5, 0.9, 0.99, 0.999]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    for name, group in rows.groupby("method", sort=False):
+        method = methods[name]
+        bounds = np.sort(group["p_a_lower"])
+        shares = np.arange(len(bounds), 0, -1) / len(bounds)
+        ax.step(bounds, shares, method.style, color=method.color, label=_few(method, group, rows))
+    ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    ax.set(ylim=(0, 1.02), xlim=(0, 0.9997))
+
+
+def _few(method: Method, group: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Its label, and of how many images where they are not all."""
+    few = len(group) < rows["idx"].nunique()
+    return f"{method.label} ({len(group)} images)" if few else method.label
+
+
+def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, *, by: str) -> None:
     correct = rows.loc[rows["correct"] == 1]
     largest = correct.groupby("method")[by].max()
     # a proxy radius runs away where a pixel does not matter, and would press all others against the
@@ -57,8 +97,8 @@ def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, by: str) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
-        few = f" ({len(group)} images)" if len(group) < rows["idx"].nunique() else ""
-        ax.plot(grid, accuracy, method.style, color=method.color, label=method.label + few)
+        label = _few(method, group, rows)
+        ax.plot(grid, accuracy, method.style, color=method.color, label=label)
         beyond = max(beyond, accuracy[-1])
     if beyond:
         ax.text(

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.figures.captions import CAPTIONS, OF_EXPERIMENTS
 from ancer.workspace.fingerprints import OF_EXPERIMENT
-from ancer.workspace.measures import summary_with_fallback
 from ancer.workspace.places import MADE_FROM
 from ancer.workspace.report.pages import (
     TEMPLATES,
@@ -24,7 +23,10 @@ from ancer.workspace.report.pages import (
     six_digits,
     stylesheet,
 )
-from ancer.workspace.tables import ALONE, TABLES, WITH_MEMORY, round_down
+from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
+from ancer.workspace.tables.intervals import interval_cells
+from ancer.workspace.tables.measures import INTERVALS, summary_with_fallback
+from ancer.workspace.tables.writing import round_down
 
 CERTIFIED = {
     "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
@@ -33,9 +35,10 @@ CERTIFIED = {
 SUPERSETS = "how often the region of {} contains the other method's"
 EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
 FIGURES = (
-    "toy/F1",
     "figures/F3",
     "figures/F4",
+    "figures/F10",
+    "toy/F1",
     "figures/F7",
     "figures/F2",
     "figures/F5",
@@ -152,6 +155,7 @@ class _Site:
         for name, caption in CERTIFIED.items():
             yield from self._certified_table(name, caption, each_sigma=False)
         yield from self._superset_table()
+        yield from self._interval_table()
         for name, caption in EACH_SIGMA.items():
             yield from self._certified_table(name, caption, each_sigma=True)
 
@@ -186,6 +190,16 @@ class _Site:
             for column in numbers:
                 links[k, column] = place
         yield self._table("T3", SUPERSETS.format(self._compared()), table, links)
+
+    def _interval_table(self) -> Iterator[dict[str, Any]]:
+        table = interval_cells(pd.read_csv(self.results / "tables/T6.csv"))
+        links = {}
+        for k, line in table.iterrows():
+            method = self.profile.methods.by_label(line["method"])
+            place = f"rows-{line['experiment']}.html#{method.name}-{FOLDER_OF[line['answer']]}"
+            for column in INTERVALS:
+                links[k, column] = place
+        yield self._table("T6", "with 95 % intervals over images", table, links)
 
     def _compared(self) -> str:
         """The method whose regions are compared with others'."""

@@ -1,0 +1,1 @@
+"""The measures and tables of the rows, and how they are written."""

@@ -1,0 +1,69 @@
+"""T3, T4 and the ablations: methods and settings side by side."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ancer.workspace.experiment import Profile
+from ancer.workspace.methods import Methods
+from ancer.workspace.store.timing import read_seconds
+from ancer.workspace.tables.measures import summary
+
+
+def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataFrame:
+    """T3: share of points whose region contains the other method's, both certified, same class.
+
+    volumes: experiment, idx, against (the other method), comparable (0 or 1), superset (0 or 1),
+    log_volume_gain, in_box_log_volume_gain; of: the method whose regions they are.
+    """
+    lines = []
+    for (experiment, against), group in volumes.groupby(["experiment", "against"], sort=False):
+        both = group[group["comparable"] == 1]
+        line = {
+            "experiment": experiment,
+            f"{of} against": methods[against].label,
+            "points": len(group),
+            "both certified, same class": len(both),
+            "superset share": both["superset"].mean(),
+            "larger volume share": (both["log_volume_gain"] > 0).mean(),
+            "median ln volume ratio": both["log_volume_gain"].median(),
+            "inside the box": both["in_box_log_volume_gain"].median(),
+        }
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def ablation_table(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Headline numbers of each experiment and setting."""
+    lines = []
+    for name, table in rows.items():
+        for setting, group in table.groupby("method", sort=False):
+            lines.append({"experiment": name, "setting": setting, **summary(group)})
+    return pd.DataFrame(lines)
+
+
+def timing_table(profile: Profile) -> pd.DataFrame:
+    """T4: seconds per image of each method, its starts included, of the experiments that ran."""
+    folder = profile.results("timing")
+    lines = []
+    for name, experiment in sorted(profile.experiments.items()):
+        optimize = read_seconds(folder, name, "optimize")
+        certify = read_seconds(folder, name, "certify")
+        if optimize is not None and certify is not None:
+            for method in experiment.certified_methods:
+                if method.name not in certify:  # it is newer than the stage's last run
+                    continue
+                spent = 0.0
+                for needed in optimize:
+                    if experiment.methods[needed] in experiment.methods.chain(method.name):
+                        spent += optimize[needed]
+                line = {
+                    "experiment": name,
+                    "method": method.label,
+                    "optimize [s]": spent,
+                    "certify [s]": certify[method.name],
+                    "total [s]": spent + certify[method.name],
+                }
+                lines.append(line)
+    columns = ["experiment", "method", "optimize [s]", "certify [s]", "total [s]"]
+    return pd.DataFrame(lines, columns=columns)
