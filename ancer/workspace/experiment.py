@@ -248,9 +248,9 @@ class Experiment:
         return self.provenance["fallback"]
 
     def rows(self, data: Dataset | None = None) -> pd.DataFrame:
-        """Its certificates of the profile's seed; see `all_rows`."""
+        """Its certificates of the first seed; see `all_rows`."""
         rows = self.all_rows(data)
-        return rows[rows["seed"] == self.parameters.seed].reset_index(drop=True)
+        return rows[rows["seed"] == self.provenance["seed"]].reset_index(drop=True)
 
     def all_rows(self, data: Dataset | None = None) -> pd.DataFrame:
         """Its certificates of all seeds, where all that they were made from is as it was.
