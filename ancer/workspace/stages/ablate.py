@@ -40,13 +40,14 @@ def _ablate(experiment: Experiment) -> pd.DataFrame:
     provenance = _provenance(experiment)
     with RowStore(experiment.target("ablations"), key=key_of(**provenance)) as store:
         for label, setting in settings.items():
-            missing = store.missing(label, data.digest_of)
+            missing = store.missing(label, data.digest_of, experiment.parameters.seed)
             chunks = chunked(missing, CHUNK)
             for chunk in progress(chunks, f"{experiment.name}: {label}", len(missing)):
                 rows, seconds = _rows(experiment, data, starts, chunk, label, setting)
                 store.append(rows, seconds=seconds)
         images = dict.fromkeys(settings, data.digest_of)
-        rows, spent = store.finish(images=images, provenance=provenance)
+        seeds = [experiment.parameters.seed]
+        rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
     counts = dict.fromkeys(settings, len(data))
     save_seconds(experiment.profile.results("timing"), experiment.name, "ablations", spent, counts)
     return rows
