@@ -13,7 +13,7 @@ ANCER = str(Path(sys.executable).with_name("ancer"))  # the command
 PICTURES = ROOT / ".build/screenshots"  # of tests/browser
 EXPERIMENTS = ("digits-l2-025", "digits-l1-025")
 STAGES = ("train", "optimize", "certify", "memory")  # of each experiment
-LAST = ("volumes", "tables", "statistics", "ablations", "figures")
+LAST = ("volumes", "tables", "coverage", "statistics", "ablations", "figures")
 
 
 def read_yaml(path: Path) -> Any:
@@ -53,6 +53,7 @@ def small(folder: Path, experiments: Sequence[str] = EXPERIMENTS) -> Path:
     for paper in ("isotropic-paper", "anisotropic-paper"):
         p["methods"][paper] |= {"images": 2, "iterations": 3, "draws": 10}
     p["certify"]["n"] = 500
+    p["coverage"] |= {"images": 2, "n": 20}
     p["statistics"] |= {"horizon": 500, "images": 2, "n": 500}
     settings = [{"draws": 10, "iterations": 2}, {"draws": 2, "kappa": 0.0}]
     p["ablations"] |= {"images": 3, "n": 200, "settings": settings}

@@ -21,6 +21,7 @@ FOLDERS = {
     "metrics": "results/metrics",
     "figures": "results/figures",
     "toy": "results/toy",
+    "coverage": "results/coverage",
     "statistics": "results/statistics",
     "ablations": "results/ablations",
     "timing": "results/timing",
@@ -35,6 +36,7 @@ MADE_FROM = {
     "volumes": ("rows",),
     "tables": ("rows", "answers", "volumes"),
     "figures": ("rows", "volumes"),
+    "coverage": ("rows",),
     "statistics": ("rows",),
 }
 

@@ -40,6 +40,7 @@ from ancer.workspace.stages import optimize as optimize_stage
 NOTEBOOKS = ROOT / "notebooks"
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 STAGES = [*OF_EXPERIMENT, *OF_ALL]
+VOTING = ("coverage", "statistics", "ablations")  # of all experiments, with their networks
 NAME = "digits-l2-025"
 
 
@@ -299,7 +300,8 @@ def keys_of_code():
         ("workspace.figures.stopping", {"statistics"}),
         ("workspace.report.pages", {"report"}),
         ("workspace.stages.certify", {"certify"}),
-        ("workspace.stages.memory", {"memory"}),
+        ("workspace.stages.memory", {"memory", "coverage"}),
+        ("perturbations", {"coverage"}),
         ("workspace.stages.figures", {"figures"}),
         ("workspace.explorer.images", set()),
         ("workspace.cli", set()),
@@ -385,15 +387,16 @@ def test_a_users_function_concerns_the_stages_that_run_it(tmp_path, monkeypatch)
         ("tasks", {"optimize": 1}, set()),
         ("tables.radii", [0.0], {"tables"}),
         ("figures.images", 3, {"optimize", "figures"}),
-        ("memory", {"methods": ["best"]}, {"memory"}),
+        ("memory", {"methods": ["best"]}, {"memory", "coverage"}),
+        ("coverage.images", 3, {"coverage"}),
         ("toy.sigma", 0.1, {"toy"}),
         ("statistics.images", 3, {"statistics"}),
         ("ablations.images", 3, {"ablations"}),
         ("volumes.against", ["fixed"], {"volumes"}),
         ("published", [], set()),
-        ("certify.n0", 50, {"certify", "volumes", "tables", "statistics", "ablations"}),
+        ("certify.n0", 50, {"certify", "volumes", "tables", *VOTING}),
         ("certify.n", 50, set(STAGES) - {"train"}),
-        ("evaluate.batch_size", 5, {"train", "optimize", "certify", "statistics", "ablations"}),
+        ("evaluate.batch_size", 5, {"train", "optimize", "certify", *VOTING}),
     ],
 )
 def test_a_parameter_concerns_the_stages_that_read_it(tmp_path, place, value, stages):
@@ -506,7 +509,7 @@ def test_a_stage_reads_all_parameters_that_it_lists(tmp_path, reads, monkeypatch
     monkeypatch.setenv("MPLBACKEND", "agg")
     folder = small(tmp_path, [NAME])
     order = ["toy", *OF_EXPERIMENT]
-    order += ["volumes", "tables", "statistics", "ablations", "figures"]
+    order += ["volumes", "tables", "coverage", "statistics", "ablations", "figures"]
     unread = []
     for stage in order:
         reads.clear()
@@ -597,5 +600,14 @@ def test_paths_of_the_pipeline_are_those_of_an_experiment():
     assert FILES["volumes"] in outs
     folders = {path.rsplit("/", 1)[0] for path in experiments.FOLDERS.values()}
     assert folders == {"results"}
-    for kind in ("tables", "metrics", "figures", "toy", "statistics", "ablations", "report"):
+    for kind in (
+        "tables",
+        "metrics",
+        "figures",
+        "toy",
+        "statistics",
+        "ablations",
+        "coverage",
+        "report",
+    ):
         assert experiments.FOLDERS[kind] in outs

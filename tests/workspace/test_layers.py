@@ -30,7 +30,7 @@ LAYERS = [
     {"certification", "optimization"},
     {"_contest"},
     {"selection"},
-    {"training", "models", "datasets"},
+    {"training", "models", "datasets", "perturbations"},
     {"workspace"},
 ]
 # of the workspace, likewise

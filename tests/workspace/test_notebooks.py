@@ -44,11 +44,13 @@ def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
 
 def test_pipeline_makes_every_table_and_figure(profile, executed):
     results = profile / "results"
-    for table in ("T1", "T1-each-sigma", "T2", "T2-each-sigma", "T3"):
+    of_rows = [f"tables/{name}" for name in ("T1", "T1-each-sigma", "T2", "T2-each-sigma")]
+    for table in (*of_rows, "tables/T3", "tables/T6", "coverage/T5", "coverage/T5-accuracy"):
         for kind in ("md", "csv", "tex"):
-            assert (results / "tables" / f"{table}.{kind}").stat().st_size > 100
+            assert (results / f"{table}.{kind}").stat().st_size > 100
     of_experiment = [f"{figure}-{name}" for figure in ("F2", "F5") for name in EXPERIMENTS]
-    names = [f"figures/{name}" for name in ["F3", "F4", "F7", *of_experiment]]
+    names = [f"figures/{name}" for name in ["F3", "F4", "F7", "F10", *of_experiment]]
+    names += [f"coverage/{figure}-{name}" for figure in ("F8", "F9") for name in EXPERIMENTS]
     names += ["toy/F1", "toy/F6"]
     names += [f"statistics/S{k}" for k in (1, 2, 3)]
     for figure in names:

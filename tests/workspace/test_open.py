@@ -226,7 +226,7 @@ def test_images_of_a_method_without_theta_are_refused(tmp_path):
 
 
 def test_every_notebook_takes_what_people_vary():
-    for stage in ("train", "optimize", "certify", "memory", "volumes", "tables", "statistics"):
+    for stage in ("train", "optimize", "certify", "memory", "volumes", "tables", "coverage"):
         notebook = nbformat.read(ROOT / f"notebooks/{stage}.ipynb", as_version=4)
         given = next(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
         wanted = {*EVERY, "sigma"} if "experiment =" in given else set(EVERY)

@@ -177,6 +177,7 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     p["methods"]["anisotropic"] |= {"search_draws": 4, "iterations": 2, "draws": 4}
     p["evaluate"]["batch_size"] = 8
     p["statistics"] = {"horizon": 100, "images": 1, "n": 20}
+    p["coverage"] = {"families": ["darker", "jpeg"], "images": 1, "n": 4}
     p["published"] = str(folder / p["published"])
     write_parameters(tmp_path, p)
     stream = torch.Generator().manual_seed(0)

@@ -25,6 +25,7 @@ from ancer.workspace.stages.memory import answer_queries
 from ancer.workspace.stages.volumes import compare_regions
 from ancer.workspace.tables.certified import both_answers, write_certified_tables
 from ancer.workspace.tables.comparisons import superset_table
+from ancer.workspace.tables.intervals import write_interval_table
 from ancer.workspace.tables.writing import round_down, write_table
 
 NAME = "digits-l2-025"
@@ -170,9 +171,10 @@ def tables_again(folder):
     written = write_certified_tables(project, rows)
     table = superset_table(volumes, project.parameters.volumes.of, project.methods)
     write_table(table, project.results("tables") / "T3", note=project.soundness())
-    for kind in ("tables", "figures", "statistics"):
+    write_interval_table(project, rows)
+    for kind in ("tables", "figures", "coverage", "statistics"):
         project.record(kind)
-    return project, [*written, "T3"]
+    return project, [*written, "T3", "T6"]
 
 
 def test_labels_sources_and_data_sets_are_text_in_pages(profile, pages, tmp_path):

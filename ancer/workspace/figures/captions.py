@@ -38,6 +38,16 @@ CAPTIONS = {
         "ten, image by image in order of it (those that both methods certify for one class). Above "
         "0 it is larger."
     ),
+    "F8": (
+        "**F8**. Certified accuracy against severity, a panel a family of perturbations: the share "
+        "of images that are right, provably, at all severities up to this one. Dots: how often the "
+        "smoothed classifier was right there, of the first images and few draws, without a proof."
+    ),
+    "F9": (
+        "**F9**. One image, and the strongest picture of each family that is still certified, by "
+        "method, with its severity: everything between the image and it gets the same class. No "
+        "region made for norms reaches far towards a rotation or a shift."
+    ),
     "F10": (
         "**F10**. Share of images whose lower bound on $p_A$, the probability of the smoothed "
         "class, is at least $p$; left of the dotted line a certificate abstains. At the right "
@@ -65,4 +75,4 @@ CAPTIONS = {
     ),
 }
 # which show regions of the experiments' certificates
-OF_EXPERIMENTS = ("F2", "F3", "F4", "F5", "F7", "F10", "S3")
+OF_EXPERIMENTS = ("F2", "F3", "F4", "F5", "F7", "F8", "F9", "F10", "S3")

@@ -64,8 +64,11 @@ def _panels(
 
 def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     # each further tick is ten times nearer to 1
-    ax.set_xscale("function", functions=(lambda p: -np.log10(1 - p), lambda q: 1 - 10.0**-q))
-    ticks = [0.0, 0.5, 0.9, 0.99, 0.999]
+    def nines(p: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(1 - p, 1e-9))
+
+    ax.set_xscale("function", functions=(nines, lambda q: 1 - 10.0**-q))
+    ticks = [0.5, 0.9, 0.99, 0.999]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     for name, group in rows.groupby("method", sort=False):
@@ -74,7 +77,7 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
         shares = np.arange(len(bounds), 0, -1) / len(bounds)
         ax.step(bounds, shares, method.style, color=method.color, label=_few(method, group, rows))
     ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
-    ax.set(ylim=(0, 1.02), xlim=(0, 0.9997))
+    ax.set(ylim=(0, 1.02), xlim=(0.2, 0.9995))
 
 
 def _few(method: Method, group: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from ancer.workspace.parameters.fields import (
 from ancer.workspace.parameters.sections import (
     Ablations,
     Certify,
+    Coverage,
     Evaluate,
     Figures,
     MemorySection,
@@ -190,6 +191,7 @@ class Parameters(Section):
     volumes: Volumes = Volumes()
     tables: Tables = Tables()
     figures: Figures = Figures()
+    coverage: Coverage = Coverage()
     statistics: Statistics = Statistics()
     ablations: Ablations = Ablations()
     published: list[Published] = []

@@ -38,6 +38,7 @@ NAME_METHODS = {
     "memory": {"methods"},
     "volumes": {"of", "against"},
     "figures": {"ball", "region"},
+    "coverage": {"methods"},
     "statistics": {"method"},
     "ablations": {"start"},
 }

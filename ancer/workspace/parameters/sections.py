@@ -146,6 +146,19 @@ class Figures(Section):
     """The method whose theta they show."""
 
 
+class Coverage(Section):
+    """What regions cover: families of perturbations (T5, F8, F9)."""
+
+    families: list[Name] | None = None
+    """Names of `ancer.perturbations.FAMILIES`; where none are named, all that suit the images."""
+    images: Count = 50
+    """The first so many images, on perturbed copies of which the smoothed classifier votes."""
+    n: Count = 100
+    """Draws of such a vote."""
+    methods: list[Name] = ["fixed", "isotropic", "anisotropic"]
+    """Methods whose strongest covered pictures F9 shows."""
+
+
 class Statistics(Section):
     """S1 to S3: three guarantees, shown by experiment."""
 

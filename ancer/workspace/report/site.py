@@ -33,9 +33,12 @@ CERTIFIED = {
     "T2": "$\\ell_1$ (uniform noise), the best over sigma",
 }
 SUPERSETS = "how often the region of {} contains the other method's"
+COVERED = "median severity that the regions of correct images cover, by family"
 EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
 FIGURES = (
     "figures/F3",
+    "coverage/F9",
+    "coverage/F8",
     "figures/F4",
     "figures/F10",
     "toy/F1",
@@ -155,6 +158,7 @@ class _Site:
         for name, caption in CERTIFIED.items():
             yield from self._certified_table(name, caption, each_sigma=False)
         yield from self._superset_table()
+        yield self._table("T5", COVERED, pd.read_csv(self.results / "coverage/T5.csv"), {})
         yield from self._interval_table()
         for name, caption in EACH_SIGMA.items():
             yield from self._certified_table(name, caption, each_sigma=True)

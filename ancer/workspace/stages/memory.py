@@ -1,11 +1,13 @@
 """The memory stage: answers that never contradict each other."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from ancer._files import sha256_of, write_text
 from ancer.certificate import Certificate
 from ancer.classifier import Evaluation
-from ancer.regions.memory import Memory
+from ancer.regions.memory import Answer, Memory
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.store.columns import answer_row
 from ancer.workspace.store.provenance import write_provenance
@@ -17,11 +19,9 @@ def answer_queries(experiment: Experiment) -> pd.DataFrame:
     One memory for each method whose theta depends on the image: one classifier, one norm.
     """
     lines = []
-    for name in _methods(experiment):
-        with Memory(norm=experiment.norm) as memory:
-            for certificate, label in certificates(experiment, name):
-                answer = memory.answer(certificate)
-                lines.append(answer_row(answer, certificate, method=name, label=label))
+    for name in answered_methods(experiment):
+        for answer, certificate, label in answers_of(experiment, name):
+            lines.append(answer_row(answer, certificate, method=name, label=label))
     answers = pd.DataFrame(lines)
     path = experiment.target("answers")
     write_text(path, answers.to_csv(index=False))
@@ -29,7 +29,15 @@ def answer_queries(experiment: Experiment) -> pd.DataFrame:
     return answers
 
 
-def _methods(experiment: Experiment) -> list[str]:
+def answers_of(experiment: Experiment, method: str) -> Iterator[tuple[Answer, Certificate, int]]:
+    """What a memory answers to a method's certificates in dataset order; and the labels."""
+    with Memory(norm=experiment.norm) as memory:
+        for certificate, label in certificates(experiment, method):
+            yield memory.answer(certificate), certificate, label
+
+
+def answered_methods(experiment: Experiment) -> list[str]:
+    """The methods whose certificates are answered through a memory."""
     chosen = experiment.parameters.memory.methods
     if chosen is not None:
         return chosen

@@ -1,0 +1,88 @@
+"""F8 and F9: how far regions reach towards what happens to pictures."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ancer.perturbations import FAMILIES
+from ancer.workspace.figures.style import bare, pictures, styled
+from ancer.workspace.methods import Methods
+from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.coverage import certified_share, heading
+
+ACROSS = 4  # panels in a row
+
+
+@styled
+def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Methods) -> Figure:
+    """F8 of one experiment: certified accuracy against severity, a panel a family.
+
+    Dots: what the smoothed classifier was right on, in the colour of the method.
+    """
+    shown = [name for name in FAMILIES if name in covered]
+    across = min(ACROSS, len(shown))
+    down = -(-len(shown) // across)
+    figure, axes = plt.subplots(
+        down,
+        across,
+        figsize=(1.65 * across, 1.6 * down + 0.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    alone = covered[covered["answer"] == ALONE]
+    for ax, name in zip(axes.flat, shown, strict=False):
+        family = FAMILIES[name]
+        grid = np.geomspace(family.severities[0], family.severities[-1], 200)
+        for method, group in alone.groupby("method", sort=False):
+            style = methods[method]
+            accuracy = [certified_share(group, name, severity) for severity in grid]
+            ax.plot(grid, accuracy, style.style, color=style.color, label=style.label)
+            dots = observed[(observed["method"] == method) & (observed["family"] == name)]
+            ax.plot(dots["severity"], dots["accuracy"], "o", color=style.color, markersize=3)
+        ax.set(xscale="log", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
+        ax.set_xticks(family.shown, [f"{severity:g}" for severity in family.shown])
+        ax.minorticks_off()
+        ax.set_title(heading(family), fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(alpha=0.25, linewidth=0.5)
+    for ax in axes.flat[len(shown) :]:
+        ax.remove()
+    figure.supxlabel("severity", fontsize=9)
+    figure.supylabel("certified accuracy", fontsize=9)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def coverage_gallery(
+    image: Tensor,
+    strongest: Mapping[str, Mapping[str, tuple[float, Tensor]]],
+    methods: Methods,
+) -> Figure:
+    """F9: an image (1, C, H, W), and the strongest covered picture of each family, by method."""
+    names = list(next(iter(strongest.values())))
+    figure, axes = plt.subplots(
+        len(strongest),
+        len(names) + 1,
+        figsize=(0.6 * (len(names) + 1), 0.85 * len(strongest) + 0.5),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, (method, by_family) in zip(axes, strongest.items(), strict=True):
+        shown = [("", image)]
+        shown += [(f"{severity:.3g}", picture) for severity, picture in by_family.values()]
+        for ax, (severity, picture) in zip(row, shown, strict=True):
+            ax.imshow(pictures(picture)[0], cmap="gray_r", vmin=0, vmax=1)
+            ax.set_xlabel(severity, fontsize=7)
+        row[0].set_ylabel(methods[method].label.replace(" (", "\n("), fontsize=7)
+        row[0].yaxis.label.set_color(methods[method].color)
+    for ax, name in zip(axes[0], ["image", *names], strict=True):
+        ax.set_title(FAMILIES[name].label if name in FAMILIES else name, fontsize=7, rotation=40)
+        ax.title.set_ha("left")
+    bare(axes)
+    return figure

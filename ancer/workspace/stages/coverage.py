@@ -1,0 +1,147 @@
+"""The coverage stage: which severities of what happens to pictures the regions hold for."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ancer._files import write_text
+from ancer.datasets.dataset import Dataset
+from ancer.perturbations import FAMILIES, Family, covered_severity, families_for
+from ancer.regions.region import Region
+from ancer.registry import find
+from ancer.smoothing import SmoothedClassifier
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.notebooks import chunked
+from ancer.workspace.stages.memory import answered_methods, answers_of, certificates
+from ancer.workspace.tables.certified import ALONE, WITH_MEMORY
+
+NOTHING = 1e-75  # semi-axes of no region: they cover no severity
+NUMBERS = 2**22  # of the images that are perturbed at once
+
+
+def families_of(experiment: Experiment) -> dict[str, Family]:
+    """The families that `coverage.families` names, or all that suit the images.
+
+    Raises ValueError for an unknown one.
+    """
+    suited = families_for(tuple(experiment.data.images.shape[1:]))
+    chosen = experiment.parameters.coverage.families
+    if chosen is None:
+        return suited
+    for name in chosen:
+        find(name, FAMILIES, "family of perturbations")
+    return {name: family for name, family in suited.items() if name in chosen}
+
+
+def covered_severities(experiment: Experiment) -> pd.DataFrame:
+    """One row for each method, kind of answer and image, written to results/coverage.
+
+    correct: 0 or 1; and a column for each family: the severity that the region covers.
+    """
+    data = experiment.data
+    # 1. the regions, of certificates and of answers
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    axes: dict[tuple[str, str, int], Tensor] = {}
+    for place, prediction, label, region in _regions(experiment):
+        method, answer, index = place
+        correct = int(prediction == label)
+        rows[place] = {"method": method, "answer": answer, "idx": index, "correct": correct}
+        if region is not None:
+            axes[place] = region.axes
+    # 2. what they cover, some images at a time, all methods and answers of an image together
+    kinds = list(dict.fromkeys(place[:2] for place in rows))
+    families = families_of(experiment)
+    shape = data.images.shape[1:]
+    for chunk in chunked(data.indices, max(1, NUMBERS // shape.numel())):
+        x = data.take(chunk).images
+        of_chunk = torch.full((len(kinds), *x.shape), NOTHING, dtype=torch.float64)
+        for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
+            of_chunk[k, i] = axes.get((*kind, index), of_chunk[k, i])
+        for name, family in families.items():
+            covered = covered_severity(family, x, of_chunk, experiment.norm)
+            for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
+                if (*kind, index) in rows:
+                    rows[*kind, index][name] = covered[k, i].item()
+    found = pd.DataFrame(list(rows.values()))
+    path = experiment.profile.results("coverage") / f"{experiment.name}.csv"
+    write_text(path, found.to_csv(index=False))
+    return found
+
+
+def _regions(
+    experiment: Experiment,
+) -> Iterator[tuple[tuple[str, str, int], int, int, Region | None]]:
+    """(method, answer, image), prediction, label and region of all certificates and answers."""
+    for method in experiment.certified_methods:
+        for found, label in certificates(experiment, method.name):
+            yield (method.name, ALONE, found.index), found.prediction, label, found.region
+    for name in answered_methods(experiment):
+        for answer, found, label in answers_of(experiment, name):
+            yield (name, WITH_MEMORY, found.index), answer.prediction, label, answer.region
+
+
+def observed_accuracy(experiment: Experiment) -> pd.DataFrame:
+    """How often the smoothed classifier is right on perturbed images, by few draws.
+
+    One row for each method that has a theta of its own, family and shown severity, written to
+    results/coverage; the classifier is smoothed with the theta of the unperturbed image. Of the
+    first `coverage.images` images. No certificate: beside it, what holds without a proof.
+    """
+    section = experiment.parameters.coverage
+    data = experiment.data.take(experiment.data.indices[: section.images])
+    theta = experiment.theta(data, experiment.lattice)
+    lines = []
+    for name, family in families_of(experiment).items():
+        for severity in family.shown:
+            moved = family(data.images, severity)
+            for method, scales in theta.items():
+                noise = experiment.law.with_theta(scales)
+                smoothed = SmoothedClassifier(experiment.classifier, noise)
+                votes = smoothed.counts(
+                    moved,
+                    section.n,
+                    seed=experiment.parameters.seed,
+                    purpose="predict",
+                    indices=data.indices,
+                )
+                right = votes.argmax(dim=1) == data.labels
+                line = {
+                    "method": method,
+                    "family": name,
+                    "severity": severity,
+                    "images": len(data),
+                    "accuracy": right.double().mean().item(),
+                }
+                lines.append(line)
+    found = pd.DataFrame(lines)
+    path = experiment.profile.results("coverage") / f"{experiment.name}-observed.csv"
+    write_text(path, found.to_csv(index=False))
+    return found
+
+
+def strongest(
+    experiment: Experiment, covered: pd.DataFrame
+) -> tuple[Dataset, dict[str, dict[str, tuple[float, Tensor]]]]:
+    """F9: an image, and by method and family the strongest covered severity and its picture.
+
+    The first image that the last of `coverage.methods` has right, or the first.
+    """
+    alone = covered[covered["answer"] == ALONE].set_index(["method", "idx"])
+    chosen = experiment.parameters.coverage.methods
+    methods = [name for name in chosen if name in covered["method"].values]
+    last = alone.loc[methods[-1]]
+    right = last[last["correct"] == 1]
+    index = (right if len(right) else last).index[0]
+    one = experiment.data.take([index])
+    pictures: dict[str, dict[str, tuple[float, Tensor]]] = {}
+    for method in methods:
+        pictures[method] = {}
+        for name, family in families_of(experiment).items():
+            severity = alone.loc[(method, index), name]
+            shown = family(one.images, severity) if severity > 0 else one.images
+            pictures[method][name] = (severity, shown)
+    return one, pictures

@@ -1,0 +1,75 @@
+"""T5: which severities of what happens to pictures the regions cover."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ancer.perturbations import FAMILIES, Family
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.tables.certified import ALONE
+
+
+def median_table(
+    experiments: Mapping[str, Experiment], covered: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """T5: the median covered severity over correct images, a column a family.
+
+    covered: as of `stages.coverage.covered_severities`. Families are named with their unit.
+    """
+    lines = []
+    for name, experiment in experiments.items():
+        for (method, answer), group in covered[name].groupby(["method", "answer"], sort=False):
+            correct = group[group["correct"] == 1]
+            line = {
+                "experiment": name,
+                "method": experiment.methods[method].label,
+                "answer": answer,
+                "correct images": len(correct),
+            }
+            for family in FAMILIES:
+                if family in group:
+                    line[heading(FAMILIES[family])] = correct[family].median()
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def accuracy_table(
+    experiments: Mapping[str, Experiment],
+    covered: Mapping[str, pd.DataFrame],
+    observed: Mapping[str, pd.DataFrame],
+) -> pd.DataFrame:
+    """T5, accuracy: at three severities a family, certified and observed (of fewer images)."""
+    lines = []
+    for name, experiment in experiments.items():
+        seen = observed[name].set_index(["method", "family", "severity"])["accuracy"]
+        groups = covered[name].groupby(["method", "answer"], sort=False)
+        for family in FAMILIES:
+            if family not in covered[name]:
+                continue
+            for (method, answer), group in groups:
+                line = {
+                    "experiment": name,
+                    "family": heading(FAMILIES[family]),
+                    "method": experiment.methods[method].label,
+                    "answer": answer,
+                }
+                shown = FAMILIES[family].shown
+                line["severities"] = ", ".join(f"{severity:g}" for severity in shown)
+                for k, severity in enumerate(shown, start=1):
+                    line[f"certified, {k}"] = certified_share(group, family, severity)
+                for k, severity in enumerate(shown, start=1):
+                    there = answer == ALONE and (method, family, severity) in seen.index
+                    missing = float("nan")
+                    line[f"observed, {k}"] = seen[method, family, severity] if there else missing
+                lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def certified_share(covered: pd.DataFrame, family: str, severity: float) -> float:
+    """Share of images that are right at all severities of a family up to this one, provably."""
+    return float(((covered["correct"] == 1) & (covered[family] >= severity)).mean())
+
+
+def heading(family: Family) -> str:
+    """A family with its unit."""
+    return f"{family.label} ({family.unit})"
