@@ -5,12 +5,14 @@ A family maps an image x and a severity s to x(s), with x(0) = x and all pixels 
 certificate promises about light, colour, blur, ...
 """
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -108,9 +110,13 @@ def _blur(x: Tensor, s: float) -> Tensor:
 
 
 def _jpeg(x: Tensor, s: float) -> Tensor:
-    bytes_ = (255 * x).round().to(torch.uint8).cpu()
-    coded = torch.stack([F.jpeg(image, quality=round(100 - s)) for image in bytes_])
-    return (coded / 255).to(x)
+    """By Pillow: torchvision's own coding is to be removed."""
+    coded = []
+    for image in (255 * x).round().to(torch.uint8).cpu():
+        file = io.BytesIO()
+        F.to_pil_image(image).save(file, format="JPEG", quality=round(100 - s))
+        coded.append(F.pil_to_tensor(Image.open(file)))
+    return (torch.stack(coded) / 255).to(x)
 
 
 def _noise(x: Tensor, s: float) -> Tensor:
