@@ -35,6 +35,11 @@ class Family:
     colour: bool = False
     linear: bool = False
 
+    @property
+    def heading(self) -> str:
+        """What it does, and the unit of its severity."""
+        return f"{self.label} ({self.unit})"
+
     def __call__(self, images: Tensor, severity: float) -> Tensor:
         """The images at a severity, like them and in [0, 1]."""
         return self.apply(images, severity).clamp(0, 1)

@@ -88,7 +88,7 @@ def test_image_method_and_direction_change_what_is_shown(explorer):
             lambda name=method: choose(page, "method", name),
             lambda: pixels(page)["theta"],
         )
-    for direction in ("gradient", "largest axis", "smallest axis", "another image", "random"):
+    for direction in ("gradient", "largest axis", "another image", "Gaussian blur (sigma, pixels)"):
         change(
             page,
             lambda d=direction: choose(page, "direction", d),

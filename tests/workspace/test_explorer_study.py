@@ -54,6 +54,23 @@ def test_reach_is_where_the_region_ends(profile, executed, name, kind):
             assert 0 <= look.moved(u, 5.0).min() and look.moved(u, 5.0).max() <= 1
 
 
+def test_families_reach_as_far_as_their_region_covers(profile, executed):
+    """On their grid: the covered severity lies inside; the slider goes on to one that does not."""
+    look = Study(NAME, profile=profile).look(2)
+    assert "blur" in look.study.families and "hue" not in look.study.families
+    ended = 0
+    for kind, family in look.study.families.items():
+        assert look.direction(kind, "anisotropic") is family
+        assert torch.equal(look.moved(family, 0.0), look.x)
+        for method in METHODS:
+            reach = look.reach(method, family)
+            if 0 < reach < math.inf:
+                assert look.scaled_size(method, look.moved(family, reach)) < 1 + 1e-9
+                assert reach < look.limit(family) <= family.severities[-1]
+                ended += 1
+    assert ended > 5
+
+
 def test_inside_a_region_the_smoothed_network_keeps_its_class(profile, executed):
     """The promise, at half the way to the end of the region in each direction.
 

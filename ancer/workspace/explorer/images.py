@@ -107,6 +107,9 @@ class Explorer(widgets.VBox):
     def _open(self) -> None:
         """Another experiment."""
         self._study = Study(self.experiment.value, profile=self._profile)
+        families = self._study.families.items()
+        ways = [(family.heading, name) for name, family in families]
+        self.direction.options = [*((kind, kind) for kind in DIRECTIONS), *ways]
         last = len(self._study.data) - 1
         self.image.max = last
         self.other.max = last

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ancer.datasets.dataset import Dataset
+from ancer.perturbations import Family, covered_severity, families_for
 from ancer.regions.region import Region
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator
 from ancer.workspace.experiment import Experiment
 
 DIRECTIONS = ("random", "gradient", "largest axis", "smallest axis", "another image")
+Way = Tensor | Family  # a direction, or what happens to pictures
 
 
 class Study:
@@ -31,6 +33,7 @@ class Study:
         self.classifier = self.experiment.classifier
         self.law = self.experiment.law
         self.seed = self.experiment.parameters.seed
+        self.families = families_for(tuple(self.data.images.shape[1:]))
         self.look(0)
 
     def look(self, k: int) -> "Look":
@@ -67,14 +70,17 @@ class Look:
             if row["gap"] > 0:
                 self.regions[name] = Region(self.x, scales * row["gap"], study.law.norm)
 
-    def direction(self, kind: str, method: str, other: int = 0) -> Tensor:
-        """A direction of lp norm 1, like x: one of DIRECTIONS.
+    def direction(self, kind: str, method: str, other: int = 0) -> Way:
+        """A direction of lp norm 1, like x: one of DIRECTIONS; or one of the study's families.
 
         random: a draw of the noise. gradient: down the margin of the network's class. largest,
         smallest axis: of method's theta, towards the middle of [0, 1]. another image: towards the
         other-th image of the study. Raises ValueError for another word, or where there is no
         direction.
         """
+        families = self.study.families
+        if kind in families:
+            return families[kind]
         if kind == "random":
             u = self._random()
         elif kind == "gradient":
@@ -85,7 +91,8 @@ class Look:
             u = self.study.data.images[other].double() - self.x.double()
         else:
             raise ValueError(
-                f"the direction must be one of {', '.join(DIRECTIONS)}, found {kind!r}"
+                f"the direction must be one of {', '.join([*DIRECTIONS, *families])}, "
+                f"found {kind!r}"
             )
         u = u.double()
         size = u.flatten().norm(p=self.study.law.norm)
@@ -111,8 +118,10 @@ class Look:
         u[at] = 1.0 if self.x.flatten()[at] < 0.5 else -1.0
         return u.reshape(self.x.shape)
 
-    def moved(self, u: Tensor, size: float) -> Tensor:
-        """x + size * u, kept in [0, 1], where images live: like x."""
+    def moved(self, u: Way, size: float) -> Tensor:
+        """x + size * u, or a family's x(size); kept in [0, 1], where images live: like x."""
+        if isinstance(u, Family):
+            return u(self.x[None], size)[0] if size > 0 else self.x
         return (self.x.double() + size * u).clamp(0, 1).to(self.x.dtype)
 
     def scaled_size(self, method: str, y: Tensor) -> float:
@@ -122,10 +131,18 @@ class Look:
             return float("inf")
         return region.scaled_distance(y)
 
-    def reach(self, method: str, u: Tensor) -> float:
-        """The size up to which `moved` stays in the region; infinite where it never leaves it."""
-        if self.regions[method] is None:
+    def reach(self, method: str, u: Way) -> float:
+        """The size up to which `moved` stays in the region; infinite where it never leaves it.
+
+        Of a family, the severity that the region covers.
+        """
+        region = self.regions[method]
+        if region is None:
             return 0.0
+        if isinstance(u, Family):
+            axes = region.axes.expand(1, *self.x.shape)
+            covered = covered_severity(u, self.x[None], axes, region.norm).item()
+            return math.inf if covered == u.severities[-1] else covered
         largest = (1 / u[u != 0].abs().min()).item()  # where every pixel that moves is 0 or 1
         if self.scaled_size(method, self.moved(u, largest)) < 1:
             return float("inf")
@@ -139,13 +156,18 @@ class Look:
                 high = middle
         return low
 
-    def limit(self, u: Tensor) -> float:
-        """A size beyond all regions in this direction; where there is none, a pixel's move by 1."""
+    def limit(self, u: Way) -> float:
+        """A size beyond all regions in this direction; where there is none, a pixel's move by 1.
+
+        Of a family, at most its last severity.
+        """
         largest = 0.0
         for name in self.rows:
             reach = self.reach(name, u)
             if reach < math.inf:
                 largest = max(largest, reach)
+        if isinstance(u, Family):
+            return min(1.3 * largest, u.severities[-1]) or u.severities[-1]
         return 1.3 * largest or (1 / u.abs().max()).item()
 
     def network(self, y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ancer.perturbations import FAMILIES
 from ancer.workspace.figures.style import bare, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
-from ancer.workspace.tables.coverage import certified_share, heading
+from ancer.workspace.tables.coverage import certified_share
 
 ACROSS = 4  # panels in a row
 
@@ -47,7 +47,7 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
         ax.set(xscale="log", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
         ax.set_xticks(family.shown, [f"{severity:g}" for severity in family.shown])
         ax.minorticks_off()
-        ax.set_title(heading(family), fontsize=8)
+        ax.set_title(family.heading, fontsize=8)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.25, linewidth=0.5)
     for ax in axes.flat[len(shown) :]:

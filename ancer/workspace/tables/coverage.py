@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ancer.perturbations import FAMILIES, Family
+from ancer.perturbations import FAMILIES
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables.certified import ALONE
 
@@ -28,7 +28,7 @@ def median_table(
             }
             for family in FAMILIES:
                 if family in group:
-                    line[heading(FAMILIES[family])] = correct[family].median()
+                    line[FAMILIES[family].heading] = correct[family].median()
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -49,7 +49,7 @@ def accuracy_table(
             for (method, answer), group in groups:
                 line = {
                     "experiment": name,
-                    "family": heading(FAMILIES[family]),
+                    "family": FAMILIES[family].heading,
                     "method": experiment.methods[method].label,
                     "answer": answer,
                 }
@@ -68,8 +68,3 @@ def accuracy_table(
 def certified_share(covered: pd.DataFrame, family: str, severity: float) -> float:
     """Share of images that are right at all severities of a family up to this one, provably."""
     return float(((covered["correct"] == 1) & (covered[family] >= severity)).mean())
-
-
-def heading(family: Family) -> str:
-    """A family with its unit."""
-    return f"{family.label} ({family.unit})"

@@ -44,7 +44,7 @@ function bars({ size, limit, methods }) {
     track.append(bar, end);
     const text = document.createElement("span");
     const ends = reach > 0 ? `up to ${reach.toFixed(3)}` : "abstains";
-    text.textContent = reach > limit ? "to the end of [0, 1]" : ends;
+    text.textContent = reach > limit ? "to the end" : ends;
     box.append(name, track, text);
   }
   return box;
