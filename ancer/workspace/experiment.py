@@ -235,7 +235,7 @@ class Experiment:
         Raises FileNotFoundError or ValueError that say which notebook to run.
         """
         now: dict[str, Any] = {"noise": self.noise}
-        for name in ("n0", "n", "alpha", "stop"):
+        for name in ("n0", "n", "alpha", "stop", "seeds"):
             now[name] = getattr(self.parameters.certify, name)
         for kind in ("checkpoint", "theta"):
             if self.file(kind).is_file():  # tables need neither
@@ -245,7 +245,7 @@ class Experiment:
     @property
     def fallback(self) -> int:
         """The class that pure noise gets, as the certify stage measured it."""
-        return self.provenance["fallback"]
+        return self.provenance["fallback"]["class"]
 
     def rows(self, data: Dataset | None = None) -> pd.DataFrame:
         """Its certificates of the first seed; see `all_rows`."""

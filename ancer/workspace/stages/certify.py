@@ -1,6 +1,7 @@
 """The certify stage: a certificate for each image and method."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.noise import Noise, arithmetic
+from ancer.regions.region import ABSTAIN
 from ancer.selection import certify_best
 from ancer.smoothing import SmoothedClassifier
 from ancer.workspace.experiment import Experiment
@@ -28,7 +30,8 @@ from ancer.workspace.store.rows import RowStore
 from ancer.workspace.store.theta import read_theta
 from ancer.workspace.store.timing import save_seconds
 
-PURE = 100.0  # theta of noise in which no image shows
+DIAMETERS = (10.0, 20.0, 50.0, 100.0)  # of the image box: scales of noise in which no image shows
+FALLBACK_DRAWS = 250  # at each of them
 
 
 def certify_images(experiment: Experiment) -> pd.DataFrame:
@@ -59,6 +62,7 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
                     images=len,
                 ):
                     store.append(found, seconds=seconds)
+            provenance["seeds"] = len(seeds)  # more of them change no row of the first
             rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
     counts = {name: len(seeds) * len(of_method) for name, of_method in images.items()}
     save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, counts)
@@ -100,21 +104,34 @@ def sampling(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def fallback_class(classifier: Classifier, law: Noise, shape: tuple[int, ...], seed: int) -> int:
-    """The class that pure noise gets: that of most of 1,000 draws round grey at theta = 100.
+def fallback_class(
+    classifier: Classifier, law: Noise, shape: tuple[int, ...], lattice: float | None, seed: int
+) -> dict[str, Any]:
+    """The class that pure noise gets most often, and its share: {"class": 3, "share": 0.98}.
 
-    There the image plays no part (pixels are 1 apart). With ever more noise every image of this
-    class is certified ever farther, whatever it shows. shape: of an image.
+    250 draws at each of four scales so large that the image plays no part: at c diameters of the
+    image box in the law's norm, n^(1/p) each, the probability of a class differs between two images
+    by at most 1 / (2 c), whatever the network. shape: of an image; lattice: the noise's step.
+
+    With ever more noise an image of this class is certified ever farther, whatever it shows. A
+    network that has no finite outputs so far from images has none: class -1, share 0.
     """
-    grey = torch.full((1, *shape), 0.5)
-    smoothed = SmoothedClassifier(classifier, law.with_theta(PURE))
-    return int(smoothed.counts(grey, 1000, seed=seed, purpose="predict").argmax())
+    scales = torch.tensor(DIAMETERS) * math.prod(shape) ** (1 / law.norm)
+    smoothed = SmoothedClassifier(classifier, law.with_theta(scales), lattice=lattice)
+    black = torch.zeros(len(scales), *shape)
+    try:
+        votes = smoothed.counts(black, FALLBACK_DRAWS, seed=seed, purpose="predict").sum(dim=0)
+    except ValueError:  # certification says what else may be wrong with the network
+        return {"class": ABSTAIN, "share": 0.0}
+    most = int(votes.argmax())
+    return {"class": most, "share": votes[most].item() / votes.sum().item()}
 
 
 def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
     section = experiment.parameters.certify
     # one task, by whoever computes the rows
-    task = (experiment.law, run.network.shape, experiment.parameters.seed)
+    seed = experiment.parameters.seed
+    task = (experiment.law, run.network.shape, experiment.lattice, seed)
     ((fallback, _),) = run(
         fallback_class, [task], what="class of pure noise", total=1, images=lambda _: 1
     )

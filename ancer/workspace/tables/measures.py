@@ -47,8 +47,8 @@ def balanced_radius(rows: pd.DataFrame) -> float:
 def fallback_share(rows: pd.DataFrame, fallback: int) -> float:
     """The share of ACR that images of the fallback class carry; nan where ACR is 0.
 
-    fallback: the class that pure noise gets (`stages.certify.fallback_class`). Its images have
-    radii without end, whatever they show: beyond the share of its images, ACR is inflated.
+    fallback: the class that pure noise gets (`stages.certify.fallback_class`; -1: none). Its images
+    have radii without end, whatever they show: beyond the share of its images, ACR is inflated.
     """
     radius = certified(rows)
     total = radius.sum()
