@@ -132,12 +132,26 @@ def _noise(x: Tensor, s: float) -> Tensor:
 
 
 def _rotated(x: Tensor, s: float) -> Tensor:
-    return F.rotate(x, s, InterpolationMode.BILINEAR)
+    return _moved(x, angle=s, right=0.0)
 
 
 def _shifted(x: Tensor, s: float) -> Tensor:
-    options = {"angle": 0.0, "scale": 1.0, "shear": [0.0, 0.0]}
-    return F.affine(x, translate=[s, 0.0], interpolation=InterpolationMode.BILINEAR, **options)
+    return _moved(x, angle=0.0, right=s)
+
+
+def _moved(x: Tensor, *, angle: float, right: float) -> Tensor:
+    """Turned by degrees and moved by pixels; what comes in repeats the border."""
+    margin = max(x.shape[-2:]) // 2
+    padded = F.pad(x, [margin] * 4, padding_mode="edge")
+    turned = F.affine(
+        padded,
+        angle=angle,
+        translate=[right, 0.0],
+        scale=1.0,
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return F.center_crop(turned, list(x.shape[-2:]))
 
 
 def _grid(first: float, last: float, count: int = 32) -> tuple[float, ...]:
