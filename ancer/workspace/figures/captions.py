@@ -49,9 +49,9 @@ CAPTIONS = {
         "region made for norms reaches far towards a rotation or a shift."
     ),
     "F10": (
-        "**F10**. Share of images whose lower bound on $p_A$, the probability of the smoothed "
-        "class, is at least $p$; left of the dotted line a certificate abstains. At the right "
-        "end, where all draws agree, so many can bound no more."
+        "**F10**. Share of images whose class is right and its probability under the noise at "
+        "least $p$, by its lower bound; left of the dotted line a certificate abstains. At the "
+        "right end, where all draws agree, so many can bound no more."
     ),
     "S1": (
         "**S1**. Left: bounds of one run as they grow with the draws. Right: probability that a "

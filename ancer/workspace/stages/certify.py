@@ -35,7 +35,7 @@ FALLBACK_DRAWS = 250  # at each of them
 
 
 def certify_images(experiment: Experiment) -> pd.DataFrame:
-    """The rows of all test images and methods, written to results/rows.
+    """The rows of all test images and methods of the first seed; of all seeds in results/rows.
 
     All that affects a row makes the key of the row store: a killed run goes on where it stopped.
     `cluster` in params.yaml says who computes; that alone changes no row. Rows are written as they
@@ -62,11 +62,12 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
                     images=len,
                 ):
                     store.append(found, seconds=seconds)
-            provenance["seeds"] = len(seeds)  # more of them change no row of the first
+            # what changes no row is in no key
+            provenance |= {"seeds": len(seeds), "fallback": _fallback(experiment, run)}
             rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
     counts = {name: len(seeds) * len(of_method) for name, of_method in images.items()}
     save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, counts)
-    return rows
+    return rows[rows["seed"] == first].reset_index(drop=True)
 
 
 def _needed(experiment: Experiment, method: Method) -> list[str]:
@@ -127,14 +128,18 @@ def fallback_class(
     return {"class": most, "share": votes[most].item() / votes.sum().item()}
 
 
-def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
-    section = experiment.parameters.certify
-    # one task, by whoever computes the rows
+def _fallback(experiment: Experiment, run: Runner) -> dict[str, Any]:
+    """The network's fallback class, found by whoever computes the rows."""
     seed = experiment.parameters.seed
     task = (experiment.law, run.network.shape, experiment.lattice, seed)
-    ((fallback, _),) = run(
+    ((found, _),) = run(
         fallback_class, [task], what="class of pure noise", total=1, images=lambda _: 1
     )
+    return found
+
+
+def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
+    section = experiment.parameters.certify
     best_of = {}
     for method in experiment.certified_methods:
         if method.best_of is not None:
@@ -155,7 +160,6 @@ def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
         "arithmetic": arithmetic(experiment.lattice),
         "code": code_of(certify, certify_best),
         "evaluation": run.setting["evaluation"],
-        "fallback": fallback,
     }
 
 

@@ -45,16 +45,15 @@ def balanced_radius(rows: pd.DataFrame) -> float:
 
 
 def fallback_share(rows: pd.DataFrame, fallback: int) -> float:
-    """The share of ACR that images of the fallback class carry; nan where ACR is 0.
+    """The share of ACR that images of the fallback class carry; 0 where ACR is 0.
 
     fallback: the class that pure noise gets (`stages.certify.fallback_class`; -1: none). Its images
     have radii without end, whatever they show: beyond the share of its images, ACR is inflated.
     """
     radius = certified(rows)
     total = radius.sum()
-    if total == 0:
-        return float("nan")
-    return float(radius[rows["label"] == fallback].sum() / total)
+    of_class = radius[rows["label"] == fallback].sum()
+    return float(of_class / total) if total > 0 else 0.0
 
 
 def summary(rows: pd.DataFrame) -> dict[str, float]:
