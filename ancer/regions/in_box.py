@@ -162,7 +162,7 @@ def _moments(ends: Tensor, s: Tensor, p: int) -> tuple[Tensor, Tensor, Tensor]:
     k = 1 / p
     c = s[:, None] * ends
     # regularized incomplete gamma functions of 1/p, 1/p + 1 and 1/p + 2, by their recurrence
-    root = c.sqrt() if p == 2 else c
+    root = c**k
     density = root * (-c).exp()
     mass = root.erf() if p == 2 else -(-c).expm1()
     first = (mass - density / math.gamma(k + 1)).clamp(min=0)

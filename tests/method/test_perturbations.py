@@ -7,7 +7,8 @@ import torch
 from problems import HalfSpace
 
 from ancer import Classifier, GaussianNoise, Region, certify
-from ancer.perturbations import FAMILIES, covered_severity, families_for
+from ancer.perturbations.coverage import covered_severity
+from ancer.perturbations.families import FAMILIES, families_for
 
 SHAPES = [(1, 8, 8), (3, 16, 16)]
 

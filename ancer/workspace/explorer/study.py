@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ancer.datasets.dataset import Dataset
-from ancer.perturbations import Family, covered_severity, families_for
+from ancer.perturbations.coverage import covered_severity
+from ancer.perturbations.families import Family, families_for
 from ancer.regions.region import Region
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator

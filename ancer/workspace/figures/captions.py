@@ -1,6 +1,10 @@
 """What the figures show, in words (Markdown): under each in the notebooks, and in the report."""
 
 FLOATING = "Not floating-point sound: these points are on no lattice (see `certify`)."
+BETWEEN = (
+    "Perturbed pictures lie between the points of the images' lattice, about which floating-point "
+    "sound noise says nothing: here a certificate is as good as its real numbers."
+)
 CAPTIONS = {
     "F1": (
         "**F1**. Colour: the base classifier's probability of the upper class; black line: its "
@@ -41,12 +45,13 @@ CAPTIONS = {
     "F8": (
         "**F8**. Certified accuracy against severity, a panel a family of perturbations: the share "
         "of images that are right, provably, at all severities up to this one. Dots: how often the "
-        "smoothed classifier was right there, of the first images and few draws, without a proof."
+        "smoothed classifier was right there, of the first images and few draws, without a proof. "
+        f"{BETWEEN}"
     ),
     "F9": (
         "**F9**. One image, and the strongest picture of each family that is still certified, by "
-        "method, with its severity: everything between the image and it gets the same class. No "
-        "region made for norms reaches far towards a rotation or a shift."
+        "method, with its severity: all weaker ones (of the grid's) get the same class. No region "
+        f"made for norms reaches far towards a rotation or a shift. {BETWEEN}"
     ),
     "F10": (
         "**F10**. Share of images whose class is right and its probability under the noise at "

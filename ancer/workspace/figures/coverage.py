@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ancer.perturbations import FAMILIES
+from ancer.perturbations.families import FAMILIES
 from ancer.workspace.figures.style import bare, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
@@ -77,7 +77,7 @@ def coverage_gallery(
         shown = [("", image)]
         shown += [(f"{severity:.3g}", picture) for severity, picture in by_family.values()]
         for ax, (severity, picture) in zip(row, shown, strict=True):
-            ax.imshow(pictures(picture)[0], cmap="gray_r", vmin=0, vmax=1)
+            ax.imshow(pictures(picture)[0], cmap="gray", vmin=0, vmax=1)
             ax.set_xlabel(severity, fontsize=7)
         row[0].set_ylabel(methods[method].label.replace(" (", "\n("), fontsize=7)
         row[0].yaxis.label.set_color(methods[method].color)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ancer._files import write_text
 from ancer.datasets.dataset import Dataset
-from ancer.perturbations import FAMILIES, Family, covered_severity, families_for
+from ancer.perturbations.coverage import covered_severity
+from ancer.perturbations.families import FAMILIES, Family, families_for
 from ancer.regions.region import Region
 from ancer.registry import find
 from ancer.smoothing import SmoothedClassifier

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ancer.perturbations import FAMILIES
+from ancer.perturbations.families import FAMILIES
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables.certified import ALONE
 

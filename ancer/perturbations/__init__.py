@@ -1,0 +1,1 @@
+"""What happens to pictures, and how far a region covers it."""
