@@ -20,6 +20,7 @@ from ancer.certification import certify
 from ancer.models.networks import build
 from ancer.selection import certify_best
 from ancer.training.loop import train
+from ancer.workspace import experiment as experiments
 from ancer.workspace import fingerprints, imports, places
 from ancer.workspace.digests import data_digests
 from ancer.workspace.experiment import FILES, Experiment, Profile

@@ -150,7 +150,7 @@ class Coverage(Section):
     """What regions cover: families of perturbations (T5, F8, F9)."""
 
     families: list[Name] | None = None
-    """Names of `perturbations.families.FAMILIES`; where none are named, all that suit the images."""
+    """Names of `perturbations.families.FAMILIES`; where none are named, all that suit an image."""
     images: Count = 50
     """The first so many images, on perturbed copies of which the smoothed classifier votes."""
     n: Count = 100
