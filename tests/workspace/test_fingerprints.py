@@ -294,7 +294,7 @@ def keys_of_code():
 @pytest.mark.parametrize(
     "module, stages",
     [
-        ("workspace.figures.curves", {"train", "certify", "statistics", "figures"}),
+        ("workspace.figures.curves", {"train", "certify", "coverage", "statistics", "figures"}),
         ("workspace.figures.galleries", {"train", "optimize", "statistics", "figures"}),
         ("workspace.figures.plane", {"toy"}),
         ("workspace.figures.stopping", {"statistics"}),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ancer.perturbations.families import FAMILIES
+from ancer.workspace.figures.curves import label_of
 from ancer.workspace.figures.style import bare, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
@@ -41,7 +42,8 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
         for method, group in alone.groupby("method", sort=False):
             style = methods[method]
             accuracy = [certified_share(group, name, severity) for severity in grid]
-            ax.plot(grid, accuracy, style.style, color=style.color, label=style.label)
+            label = label_of(style, group, alone)
+            ax.plot(grid, accuracy, style.style, color=style.color, label=label)
             dots = observed[(observed["method"] == method) & (observed["family"] == name)]
             ax.plot(dots["severity"], dots["accuracy"], "o", color=style.color, markersize=3)
         ax.set(xscale="log", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))

@@ -76,12 +76,12 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         shares = certified_accuracy(group, grid, by="p_a_lower")
-        ax.plot(grid, shares, method.style, color=method.color, label=_few(method, group, rows))
+        ax.plot(grid, shares, method.style, color=method.color, label=label_of(method, group, rows))
     ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     ax.set(ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
 
 
-def _few(method: Method, group: pd.DataFrame, rows: pd.DataFrame) -> str:
+def label_of(method: Method, group: pd.DataFrame, rows: pd.DataFrame) -> str:
     """Its label, and of how many images where they are not all."""
     few = len(group) < rows["idx"].nunique()
     return f"{method.label} ({len(group)} images)" if few else method.label
@@ -101,7 +101,7 @@ def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, *, by: str) -> Non
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
-        label = _few(method, group, rows)
+        label = label_of(method, group, rows)
         ax.plot(grid, accuracy, method.style, color=method.color, label=label)
         beyond = max(beyond, accuracy[-1])
     if beyond:

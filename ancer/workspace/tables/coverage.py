@@ -52,6 +52,7 @@ def accuracy_table(
                     "family": FAMILIES[family].heading,
                     "method": experiment.methods[method].label,
                     "answer": answer,
+                    "images": len(group),
                 }
                 shown = FAMILIES[family].shown
                 line["severities"] = ", ".join(f"{severity:g}" for severity in shown)
