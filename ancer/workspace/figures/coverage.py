@@ -13,7 +13,7 @@ from ancer.workspace.figures.curves import label_of
 from ancer.workspace.figures.style import bare, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
-from ancer.workspace.tables.coverage import certified_share
+from ancer.workspace.tables.measures import certified_accuracy
 
 ACROSS = 4  # panels in a row
 
@@ -41,7 +41,7 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
         grid = np.geomspace(family.severities[0], family.severities[-1], 200)
         for method, group in alone.groupby("method", sort=False):
             style = methods[method]
-            accuracy = [certified_share(group, name, severity) for severity in grid]
+            accuracy = certified_accuracy(group, grid, by=name)
             label = label_of(style, group, alone)
             ax.plot(grid, accuracy, style.style, color=style.color, label=label)
             dots = observed[(observed["method"] == method) & (observed["family"] == name)]

@@ -7,6 +7,7 @@ import pandas as pd
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.measures import certified_accuracy
 
 
 def median_table(
@@ -56,16 +57,12 @@ def accuracy_table(
                 }
                 shown = FAMILIES[family].shown
                 line["severities"] = ", ".join(f"{severity:g}" for severity in shown)
-                for k, severity in enumerate(shown, start=1):
-                    line[f"certified, {k}"] = certified_share(group, family, severity)
+                certified = certified_accuracy(group, shown, by=family)
+                for k, accuracy in enumerate(certified.tolist(), start=1):
+                    line[f"certified, {k}"] = accuracy
                 for k, severity in enumerate(shown, start=1):
                     there = answer == ALONE and (method, family, severity) in seen.index
                     missing = float("nan")
                     line[f"observed, {k}"] = seen[method, family, severity] if there else missing
                 lines.append(line)
     return pd.DataFrame(lines)
-
-
-def certified_share(covered: pd.DataFrame, family: str, severity: float) -> float:
-    """Share of images that are right at all severities of a family up to this one, provably."""
-    return float(((covered["correct"] == 1) & (covered[family] >= severity)).mean())

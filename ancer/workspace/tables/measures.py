@@ -17,7 +17,7 @@ def certified_accuracy(
 ) -> np.ndarray:
     """Share of points that are correct with a radius >= r, for each r of `radii`.
 
-    rows: with columns correct (0 or 1) and `by`, a radius (see MEANS).
+    rows: with columns correct (0 or 1) and `by`, a radius (see MEANS) or any other reach.
     """
     correct = rows["correct"].to_numpy() == 1
     radius = rows[by].to_numpy()
