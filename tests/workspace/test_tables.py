@@ -14,7 +14,7 @@ from ancer.confidence import clopper_pearson
 from ancer.noise import LAWS
 from ancer.workspace.experiment import Profile
 from ancer.workspace.parameters.sections import Published
-from ancer.workspace.tables import certified, comparisons, writing
+from ancer.workspace.tables import certified, comparisons, coverage, writing
 
 
 @pytest.mark.parametrize(
@@ -193,3 +193,30 @@ def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committ
     assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
     step = 1 / 16 if path.stem.startswith("digits") else 1 / 255
     assert set(rows["arithmetic"]) == {f"lattice {step:.17g}"}
+
+
+def test_t5_medians_are_of_correct_images_and_certified_shares_of_all(profile):
+    """Four images, one of them wrong; observed beside the certificates alone."""
+    alone = pd.DataFrame(
+        {
+            "method": "fixed",
+            "answer": certified.ALONE,
+            "idx": range(4),
+            "correct": [1, 1, 1, 0],
+            "darker": [0.01, 0.05, 0.3, 0.5],
+        }
+    )
+    covered = {"a": pd.concat([alone, alone.assign(answer=certified.WITH_MEMORY, darker=0.0)])}
+    line = {"method": "fixed", "family": "darker", "images": 4}
+    seen = [{**line, "severity": s, "accuracy": a} for s, a in ((0.01, 1.0), (0.05, 0.75))]
+    experiments = {"a": SimpleNamespace(methods=profile.methods)}
+    first, second = coverage.median_table(experiments, covered).to_dict("records")
+    assert first["correct images"] == 3 and first["darker (of white)"] == 0.05
+    assert second["darker (of white)"] == 0
+    table = coverage.accuracy_table(experiments, covered, {"a": pd.DataFrame(seen)})
+    first, second = table.to_dict("records")
+    assert first["severities"] == "0.01, 0.05, 0.2" and first["images"] == 4
+    assert [first[f"certified, {k}"] for k in (1, 2, 3)] == [0.75, 0.5, 0.25]
+    assert [first["observed, 1"], first["observed, 2"]] == [1.0, 0.75]
+    assert np.isnan([first["observed, 3"], second["observed, 1"]]).all()
+    assert [second[f"certified, {k}"] for k in (1, 2, 3)] == [0, 0, 0]
