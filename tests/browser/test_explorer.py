@@ -40,7 +40,7 @@ def change(page, action, what):
     """Do something and wait until `what` changes."""
     before = what()
     action()
-    for _ in range(200):
+    for _ in range(600):
         page.wait_for_timeout(50)
         if what() != before:
             return
