@@ -67,9 +67,9 @@ def estimate_in_box(
     total = torch.zeros(draws, dtype=torch.float64)
     constant = 0.0
     if m < len(x):
-        cut = ~whole
-        ends = _ends(x[None, cut], a[None, cut], p)
-        constant = _log_masses(ends, a[None, cut], s.reshape(1), p).item()
+        cut = a[None, ~whole]
+        masses, _, _ = _moments(_ends(x[None, ~whole], cut, p), s.reshape(1), p)
+        constant = _log_masses(masses, cut, s.reshape(1), p).item()
         size = max(1, 2**22 // len(low))
         for first in range(0, draws, size):
             count = min(size, draws - first)
@@ -131,11 +131,10 @@ def tilt(center: Tensor, axes: Tensor, p: int, *, start: Tensor | None = None) -
 def _saddlepoint(x: Tensor, a: Tensor, p: int) -> Tensor:
     """ln P(T <= 1) = K(s) + s + l^2 / 2 + ln Phi(-l), with l = s sqrt(K''(s)); x, a: (B, n)."""
     s = tilt(x, a, p)
-    ends = _ends(x, a, p)
-    _, first, second = _moments(ends, s, p)
+    whole, first, second = _moments(_ends(x, a, p), s, p)
     steps = (second - first**2).sum(dim=1).sqrt()  # s sqrt(K'')
     tail = steps**2 / 2 + torch.special.log_ndtr(-steps)
-    found = _log_masses(ends, a, s, p) + s + tail
+    found = _log_masses(whole, a, s, p) + s + tail
     # without a tilt T <= 1 is the likely case: its normal law
     mean, variance = _uniform_moments(x, a, p)
     likely = torch.special.log_ndtr((1 - mean) / variance.sqrt())
@@ -171,9 +170,8 @@ def _moments(ends: Tensor, s: Tensor, p: int) -> tuple[Tensor, Tensor, Tensor]:
     return whole, k * first.sum(dim=0) / whole, k * (k + 1) * second.sum(dim=0) / whole
 
 
-def _log_masses(ends: Tensor, axes: Tensor, s: Tensor, p: int) -> Tensor:
-    """K(s): sum_i ln E exp(-s t_i), of axes (B, n): (B,)."""
-    whole, _, _ = _moments(ends, s, p)
+def _log_masses(whole: Tensor, axes: Tensor, s: Tensor, p: int) -> Tensor:
+    """K(s): sum_i ln E exp(-s t_i), of masses and axes (B, n): (B,)."""
     k = 1 / p
     logs = axes.log() + whole.log() - k * s.log()[:, None] + math.lgamma(k + 1)
     return logs.sum(dim=1)

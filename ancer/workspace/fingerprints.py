@@ -26,6 +26,8 @@ from ancer.workspace.store.provenance import content_of
 S = TypeVar("S", bound=Section)
 # the parameters that change no result, which every stage may read
 FREE = ("root", "cluster", "tasks", "limits")
+# those of a stage in which networks vote as `certify` says
+VOTING = ("seed", "images", "every", "evaluate", "methods", "certify")
 # the parameters that a stage of one experiment reads, beside the experiment and its recipe
 OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
     "train": ("seed", "images", "every", "evaluate"),
@@ -39,7 +41,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
         "certify.alpha",
         "figures",
     ),
-    "certify": ("seed", "images", "every", "evaluate", "methods", "certify"),
+    "certify": VOTING,
     "memory": ("images", "every", "methods", "certify", "memory"),
 }
 # of a stage that takes all experiments
@@ -54,37 +56,9 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "published",
         "experiments",
     ),
-    "coverage": (
-        "seed",
-        "images",
-        "every",
-        "evaluate",
-        "methods",
-        "certify",
-        "memory",
-        "coverage",
-        "experiments",
-    ),
-    "statistics": (
-        "seed",
-        "images",
-        "every",
-        "evaluate",
-        "methods",
-        "certify",
-        "statistics",
-        "experiments",
-    ),
-    "ablations": (
-        "seed",
-        "images",
-        "every",
-        "evaluate",
-        "methods",
-        "certify",
-        "ablations",
-        "experiments",
-    ),
+    "coverage": (*VOTING, "memory", "coverage", "experiments"),
+    "statistics": (*VOTING, "statistics", "experiments"),
+    "ablations": (*VOTING, "ablations", "experiments"),
     "figures": (
         "seed",
         "images",

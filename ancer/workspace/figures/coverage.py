@@ -10,12 +10,10 @@ from torch import Tensor
 
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.figures.curves import label_of
-from ancer.workspace.figures.style import bare, pictures, styled
+from ancer.workspace.figures.style import bare, panels, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
 from ancer.workspace.tables.measures import certified_accuracy
-
-ACROSS = 4  # panels in a row
 
 
 @styled
@@ -25,18 +23,9 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
     Dots: what the smoothed classifier was right on, in the colour of the method.
     """
     shown = [name for name in FAMILIES if name in covered]
-    across = min(ACROSS, len(shown))
-    down = -(-len(shown) // across)
-    figure, axes = plt.subplots(
-        down,
-        across,
-        figsize=(1.65 * across, 1.6 * down + 0.4),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    figure, axes = panels(len(shown), 4, width=1.65, height=1.6, margin=0.4, sharey=True)
     alone = covered[covered["answer"] == ALONE]
-    for ax, name in zip(axes.flat, shown, strict=False):
+    for ax, name in zip(axes, shown, strict=True):
         family = FAMILIES[name]
         grid = np.geomspace(family.severities[0], family.severities[-1], 200)
         for method, group in alone.groupby("method", sort=False):
@@ -52,11 +41,9 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
         ax.set_title(family.heading, fontsize=8)
         ax.tick_params(labelsize=7)
         ax.grid(alpha=0.25, linewidth=0.5)
-    for ax in axes.flat[len(shown) :]:
-        ax.remove()
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("certified accuracy", fontsize=9)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

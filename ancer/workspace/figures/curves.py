@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ancer.workspace.experiment import Experiment
-from ancer.workspace.figures.style import OTHERS, styled
+from ancer.workspace.figures.style import OTHERS, panels, styled
 from ancer.workspace.methods import Method, Methods
 from ancer.workspace.tables.measures import certified_accuracy
 
@@ -43,22 +43,15 @@ def _panels(
     ylabel: str,
 ) -> Figure:
     """One panel an experiment, two in a row; draw: what one shows of its rows."""
-    across = min(2, len(experiments))
-    down = -(-len(experiments) // across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(3.3 * across, 2.4 * down), squeeze=False, layout="constrained"
-    )
-    for ax, (name, experiment) in zip(axes.flat, experiments.items(), strict=False):
+    figure, axes = panels(len(experiments), 2, width=3.3, height=2.4)
+    for ax, (name, experiment) in zip(axes, experiments.items(), strict=True):
         draw(ax, experiment.methods, rows[name])
         section = experiment.section
         ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
         ax.grid(alpha=0.25, linewidth=0.5)
-    for ax in axes.flat[len(experiments) :]:
-        ax.remove()
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -86,6 +87,24 @@ def pictures(images: Tensor, *, mean: bool = False) -> np.ndarray:
     if mean or images.shape[1] == 1:
         return images.mean(dim=1).numpy()
     return images.permute(0, 2, 3, 1).numpy()
+
+
+def panels(
+    count: int, across: int, *, width: float, height: float, margin: float = 0.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels of a size in inches, at most `across` in a row.
+
+    margin: inches on top, for a legend; options: of matplotlib's `subplots`.
+    """
+    across = min(across, count)
+    down = -(-count // across)
+    size = (width * across, height * down + margin)
+    figure, axes = plt.subplots(
+        down, across, figsize=size, layout="constrained", squeeze=False, **options
+    )
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return figure, list(axes.flat[:count])
 
 
 def bare(axes: np.ndarray) -> None:

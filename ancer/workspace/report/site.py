@@ -178,7 +178,7 @@ class _Site:
             same = each[(each[keys] == line[keys]).all(axis=1)]
             for column in table.columns.difference(keys):
                 best = same.loc[same[column].idxmax()]  # of the sigmas that it is the best of
-                links[k, column] = self._place(TABLES[name], best)
+                links[k, column] = self._place(self._of_sigma(TABLES[name], best), best)
         yield self._table(shown_name, caption, table, links)
 
     def _superset_table(self) -> Iterator[dict[str, Any]]:
@@ -199,10 +199,8 @@ class _Site:
         table = interval_cells(pd.read_csv(self.results / "tables/T6.csv"))
         links = {}
         for k, line in table.iterrows():
-            method = self.profile.methods.by_label(line["method"])
-            place = f"rows-{line['experiment']}.html#{method.name}-{FOLDER_OF[line['answer']]}"
             for column in INTERVALS:
-                links[k, column] = place
+                links[k, column] = self._place(line["experiment"], line)
         yield self._table("T6", "with 95 % intervals over images", table, links)
 
     def _compared(self) -> str:
@@ -218,14 +216,18 @@ class _Site:
         note = inline(self.profile.soundness())
         return {"name": name, "caption": inline(caption), "note": note, **cells(shown, links)}
 
-    def _place(self, norm: int, line: pd.Series) -> str:
-        """Where the rows of a line of T1 or T2 for one sigma are."""
+    def _place(self, experiment: str, line: pd.Series) -> str:
+        """Where the rows of a line with method and answer are."""
+        method = self.profile.methods.by_label(line["method"])
+        return f"rows-{experiment}.html#{method.name}-{FOLDER_OF[line['answer']]}"
+
+    def _of_sigma(self, norm: int, line: pd.Series) -> str:
+        """The experiment of a line of T1 or T2 for one sigma."""
         for name, experiment in self.profile.experiments.items():
             section = experiment.section
             found = (experiment.norm, section.training, section.sigma)
             if found == (norm, line["training"], line["sigma"]):
-                method = experiment.methods.by_label(line["method"])
-                return f"rows-{name}.html#{method.name}-{FOLDER_OF[line['answer']]}"
+                return name
         raise ValueError(f"no experiment for {dict(line)}: run the pipeline (dvc repro) again")
 
     def _figures(self, key: str) -> Iterator[dict[str, Any]]:

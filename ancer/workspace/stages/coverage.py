@@ -60,17 +60,21 @@ def covered_severities(experiment: Experiment) -> pd.DataFrame:
     for chunk in chunked(data.indices, max(1, NUMBERS // shape.numel())):
         x = data.take(chunk).images
         of_chunk = torch.full((len(kinds), *x.shape), NOTHING, dtype=torch.float64)
+        found = {}
         for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
-            of_chunk[k, i] = axes.get((*kind, index), of_chunk[k, i])
+            place = (*kind, index)
+            if place in rows:
+                found[place] = (k, i)
+            if place in axes:
+                of_chunk[k, i] = axes[place]
         for name, family in families.items():
             covered = covered_severity(family, x, of_chunk, experiment.norm)
-            for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
-                if (*kind, index) in rows:
-                    rows[*kind, index][name] = covered[k, i].item()
-    found = pd.DataFrame(list(rows.values()))
+            for place, at in found.items():
+                rows[place][name] = covered[at].item()
+    table = pd.DataFrame(list(rows.values()))
     path = experiment.profile.results("coverage") / f"{experiment.name}.csv"
-    write_text(path, found.to_csv(index=False))
-    return found
+    write_text(path, table.to_csv(index=False))
+    return table
 
 
 def _regions(
@@ -95,14 +99,16 @@ def observed_accuracy(experiment: Experiment) -> pd.DataFrame:
     section = experiment.parameters.coverage
     data = experiment.data.take(experiment.data.indices[: section.images])
     theta = experiment.theta(data, experiment.lattice)
+    smoothed = {}
+    for method, scales in theta.items():
+        noise = experiment.law.with_theta(scales)
+        smoothed[method] = SmoothedClassifier(experiment.classifier, noise)
     lines = []
     for name, family in families_of(experiment).items():
         for severity in family.shown:
             moved = family(data.images, severity)
-            for method, scales in theta.items():
-                noise = experiment.law.with_theta(scales)
-                smoothed = SmoothedClassifier(experiment.classifier, noise)
-                votes = smoothed.counts(
+            for method in smoothed:
+                votes = smoothed[method].counts(
                     moved,
                     section.n,
                     seed=experiment.parameters.seed,
@@ -138,10 +144,11 @@ def strongest(
     right = last[last["correct"] == 1]
     index = (right if len(right) else last).index[0]
     one = experiment.data.take([index])
+    families = families_of(experiment)
     pictures: dict[str, dict[str, tuple[float, Tensor]]] = {}
     for method in methods:
         pictures[method] = {}
-        for name, family in families_of(experiment).items():
+        for name, family in families.items():
             severity = alone.loc[(method, index), name]
             shown = family(one.images, severity) if severity > 0 else one.images
             pictures[method][name] = (severity, shown)

@@ -1,5 +1,7 @@
 """The volumes stage: regions of two methods compared by volume and by inclusion."""
 
+import math
+
 import pandas as pd
 
 from ancer._files import write_text
@@ -49,7 +51,7 @@ def _compared(experiment: Experiment) -> list[dict]:
                     regions.append(Region(data.images[k], axes, experiment.norm))
                 line["superset"] = int(superset(*regions))
                 line["log_volume_gain"] = ours["log_volume"] - other["log_volume"]
-                inside = [region.in_box_log_volume for region in regions]
-                line["in_box_log_volume_gain"] = inside[0] - inside[1]
+                ratio = ours["in_box_proxy_radius"] / other["in_box_proxy_radius"]
+                line["in_box_log_volume_gain"] = regions[0].n * math.log(ratio)
             lines.append(line)
     return lines

@@ -1,7 +1,7 @@
 """T1 and T2: the paper's tables of certified accuracy, and the headline numbers as metrics."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -10,11 +10,9 @@ from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.methods import Methods
 from ancer.workspace.parameters.sections import Published
 from ancer.workspace.tables.measures import (
-    balanced_radius,
-    certified,
     certified_accuracy,
     fallback_share,
-    means_of,
+    radii_of,
     summary_with_fallback,
 )
 from ancer.workspace.tables.writing import round_down, write_table
@@ -31,6 +29,15 @@ def both_answers(experiment: Experiment) -> pd.DataFrame:
     return pd.concat([alone, answers])
 
 
+def groups(
+    names: Iterable[str], rows: Mapping[str, pd.DataFrame]
+) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Experiment, method, answer and their rows, in the order of `names` and of the rows."""
+    for name in names:
+        for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
+            yield name, method, answer, group
+
+
 def certified_table(
     experiments: Mapping[str, Experiment],
     rows: Mapping[str, pd.DataFrame],
@@ -42,22 +49,20 @@ def certified_table(
     rows: experiment -> rows of all its methods, with a column `answer` (see `both_answers`).
     """
     lines = []
-    for name, experiment in experiments.items():
-        for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
-            line = {
-                "training": experiment.section.training,
-                "sigma": experiment.section.sigma,
-                "method": methods[method].label,
-                "answer": answer,
-                "images": len(group),
-            }
-            for r, accuracy in zip(radii, certified_accuracy(group, radii), strict=True):
-                line[f"r = {r:g}"] = accuracy
-            line |= means_of(group)
-            line["median radius"] = certified(group).median()
-            line["balanced ACR"] = balanced_radius(group)
-            line["fallback share"] = fallback_share(group, experiment.fallback)
-            lines.append(line)
+    for name, method, answer, group in groups(experiments, rows):
+        section = experiments[name].section
+        line = {
+            "training": section.training,
+            "sigma": section.sigma,
+            "method": methods[method].label,
+            "answer": answer,
+            "images": len(group),
+        }
+        for r, accuracy in zip(radii, certified_accuracy(group, radii), strict=True):
+            line[f"r = {r:g}"] = accuracy
+        line |= radii_of(group)
+        line["fallback share"] = fallback_share(group, experiments[name].fallback)
+        lines.append(line)
     return pd.DataFrame(lines).astype({"images": "Int64"})
 
 
@@ -122,10 +127,9 @@ def write_certified_tables(profile: Profile, rows: Mapping[str, pd.DataFrame]) -
 def write_metrics(profile: Profile, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Write the headline numbers as DVC metrics: a file for each experiment, method and answer."""
     metrics = {}
-    for name, both in rows.items():
-        for (method, answer), group in both.groupby(["method", "answer"], sort=False):
-            label = f"{method}-with-memory" if answer == WITH_MEMORY else method
-            metrics[name, label] = summary_with_fallback(group, profile.experiments[name].fallback)
-            text = json.dumps(metrics[name, label], indent=2)
-            write_text(profile.results("metrics") / name / f"{label}.json", text + "\n")
+    for name, method, answer, group in groups(rows, rows):
+        label = f"{method}-with-memory" if answer == WITH_MEMORY else method
+        metrics[name, label] = summary_with_fallback(group, profile.experiments[name].fallback)
+        text = json.dumps(metrics[name, label], indent=2)
+        write_text(profile.results("metrics") / name / f"{label}.json", text + "\n")
     return pd.DataFrame(metrics).T.map(round_down)

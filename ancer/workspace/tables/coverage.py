@@ -6,7 +6,7 @@ import pandas as pd
 
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.experiment import Experiment
-from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.certified import ALONE, groups
 from ancer.workspace.tables.measures import certified_accuracy
 
 
@@ -18,19 +18,18 @@ def median_table(
     covered: as of `stages.coverage.covered_severities`. Families are named with their unit.
     """
     lines = []
-    for name, experiment in experiments.items():
-        for (method, answer), group in covered[name].groupby(["method", "answer"], sort=False):
-            correct = group[group["correct"] == 1]
-            line = {
-                "experiment": name,
-                "method": experiment.methods[method].label,
-                "answer": answer,
-                "correct images": len(correct),
-            }
-            for family in FAMILIES:
-                if family in group:
-                    line[FAMILIES[family].heading] = correct[family].median()
-            lines.append(line)
+    for name, method, answer, group in groups(experiments, covered):
+        correct = group[group["correct"] == 1]
+        line = {
+            "experiment": name,
+            "method": experiments[name].methods[method].label,
+            "answer": answer,
+            "correct images": len(correct),
+        }
+        for family in FAMILIES:
+            if family in group:
+                line[FAMILIES[family].heading] = correct[family].median()
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -43,11 +42,10 @@ def accuracy_table(
     lines = []
     for name, experiment in experiments.items():
         seen = observed[name].set_index(["method", "family", "severity"])["accuracy"]
-        groups = covered[name].groupby(["method", "answer"], sort=False)
         for family in FAMILIES:
             if family not in covered[name]:
                 continue
-            for (method, answer), group in groups:
+            for _, method, answer, group in groups([name], covered):
                 line = {
                     "experiment": name,
                     "family": FAMILIES[family].heading,

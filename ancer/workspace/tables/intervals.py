@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ancer.workspace.experiment import Experiment, Profile
-from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.certified import ALONE, groups
 from ancer.workspace.tables.measures import INTERVALS, certified, interval
 from ancer.workspace.tables.writing import round_down, round_up, write_table
 
@@ -19,24 +19,35 @@ def interval_table(
     and the standard deviation of their ACR.
     """
     lines = []
-    for name, experiment in experiments.items():
-        repeated = experiment.all_rows()
-        by_seed = certified(repeated).groupby([repeated["method"], repeated["seed"]]).mean()
-        for (method, answer), group in rows[name].groupby(["method", "answer"], sort=False):
-            line = {
-                "experiment": name,
-                "method": experiment.methods[method].label,
-                "answer": answer,
-                "images": len(group),
-            }
-            for number in INTERVALS:
-                line |= interval(group, number)
-            if answer == ALONE and len(by_seed[method]) > 1:
-                line["seeds"] = len(by_seed[method])
-                line["mean ACR of seeds"] = by_seed[method].mean()
-                line["its standard deviation"] = by_seed[method].std()
-            lines.append(line)
+    spread = {name: _over_seeds(experiment) for name, experiment in experiments.items()}
+    for name, method, answer, group in groups(experiments, rows):
+        line = {
+            "experiment": name,
+            "method": experiments[name].methods[method].label,
+            "answer": answer,
+            "images": len(group),
+        }
+        for number in INTERVALS:
+            line |= interval(group, number)
+        if answer == ALONE:
+            line |= spread[name].get(method, {})
+        lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _over_seeds(experiment: Experiment) -> dict[str, dict[str, float]]:
+    """Of each method, how far ACR moves with the seed; nothing where there is but one."""
+    if experiment.provenance["seeds"] == 1:
+        return {}
+    found = {}
+    for method, rows in experiment.all_rows().groupby("method"):
+        by_seed = certified(rows).groupby(rows["seed"]).mean()
+        found[method] = {
+            "seeds": len(by_seed),
+            "mean ACR of seeds": by_seed.mean(),
+            "its standard deviation": by_seed.std(),
+        }
+    return found
 
 
 def interval_cells(table: pd.DataFrame) -> pd.DataFrame:

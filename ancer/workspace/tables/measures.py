@@ -39,6 +39,15 @@ def means_of(rows: pd.DataFrame) -> dict[str, float]:
     return {name: average_certified_radius(rows, by=by) for name, by in MEANS.items()}
 
 
+def radii_of(rows: pd.DataFrame) -> dict[str, float]:
+    """The average radii and what stands beside them, by name."""
+    return {
+        **means_of(rows),
+        "median radius": float(certified(rows).median()),
+        "balanced ACR": balanced_radius(rows),
+    }
+
+
 def balanced_radius(rows: pd.DataFrame) -> float:
     """Mean over the classes of each class's ACR: no class counts more for being certified far."""
     return float(certified(rows).groupby(rows["label"]).mean().mean())
@@ -61,9 +70,7 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
     return {
         "certified accuracy": float(rows["correct"].mean()),
         "abstained": float((rows["prediction"] == -1).mean()),
-        **means_of(rows),
-        "median radius": float(certified(rows).median()),
-        "balanced ACR": balanced_radius(rows),
+        **radii_of(rows),
     }
 
 
