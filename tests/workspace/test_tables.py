@@ -11,9 +11,12 @@ import torch
 from stages import ANCER, ROOT, parameters, write_parameters
 
 from ancer.confidence import clopper_pearson
+from ancer.datasets.dataset import Dataset
 from ancer.noise import LAWS
+from ancer.regions.region import Region
 from ancer.workspace.experiment import Profile
 from ancer.workspace.parameters.sections import Published
+from ancer.workspace.stages import coverage as coverage_stage
 from ancer.workspace.tables import certified, comparisons, coverage, writing
 
 
@@ -220,3 +223,23 @@ def test_t5_medians_are_of_correct_images_and_certified_shares_of_all(profile):
     assert [first["observed, 1"], first["observed, 2"]] == [1.0, 0.75]
     assert np.isnan([first["observed, 3"], second["observed, 1"]]).all()
     assert [second[f"certified, {k}"] for k in (1, 2, 3)] == [0, 0, 0]
+
+
+def test_where_there_is_no_region_nothing_is_covered(monkeypatch, tmp_path):
+    """Exactly 0, also along a line: an abstention covers no severity."""
+    x = torch.full((2, 1, 8, 8), 0.5)
+    x[:, :, ::2] = 0.25
+    region = Region(x[1].double(), torch.full((1, 8, 8), 0.5), 2)
+    found = [(("a", "alone", 0), -1, 3, None), (("a", "alone", 1), 3, 3, region)]
+    monkeypatch.setattr(coverage_stage, "_regions", lambda experiment: iter(found))
+    labels = torch.tensor([3, 3])
+    experiment = SimpleNamespace(
+        name="e",
+        data=Dataset("e", x, labels, torch.arange(2), list("0123456789"), lattice=None),
+        norm=2,
+        parameters=SimpleNamespace(coverage=SimpleNamespace(families=["contrast", "darker"])),
+        profile=SimpleNamespace(results=lambda kind: tmp_path),
+    )
+    table = coverage_stage.covered_severities(experiment).set_index("idx")
+    assert table.loc[0, ["contrast", "darker"]].tolist() == [0.0, 0.0]
+    assert table.loc[1, "contrast"] > 0.1 and table.loc[1, "darker"] > 0.05
