@@ -70,7 +70,7 @@ def covered_severities(experiment: Experiment) -> pd.DataFrame:
         for name, family in families.items():
             covered = covered_severity(family, x, of_chunk, experiment.norm)
             for place, at in found.items():
-                rows[place][name] = covered[at].item()
+                rows[place][name] = covered[at].item() if place in axes else 0.0
     table = pd.DataFrame(list(rows.values()))
     path = experiment.profile.results("coverage") / f"{experiment.name}.csv"
     write_text(path, table.to_csv(index=False))
