@@ -29,7 +29,7 @@ test: .venv/.tested
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+	pytest -n 2 --dist loadgroup
 
 speed: .venv/.installed
 	python benchmarks/speed.py digits 64 64
