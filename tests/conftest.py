@@ -4,6 +4,7 @@ import pytest
 from stages import EXPERIMENTS, LAST, STAGES, run, small
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """What stays on one worker of pytest-xdist: a file, and all that the pipeline's runs serve."""
     for item in items:
