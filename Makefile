@@ -29,7 +29,7 @@ test: .venv/.tested
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest -n 2 --dist loadgroup
+	pytest
 
 speed: .venv/.installed
 	python benchmarks/speed.py digits 64 64
