@@ -44,18 +44,20 @@ def covered_severities(experiment: Experiment) -> pd.DataFrame:
     correct: 0 or 1; and a column for each family: the severity that the region covers.
     """
     data = experiment.data
+    families = families_of(experiment)
+    nothing = dict.fromkeys(families, 0.0)
     # 1. the regions, of certificates and of answers
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     axes: dict[tuple[str, str, int], Tensor] = {}
     for place, prediction, label, region in _regions(experiment):
         method, answer, index = place
         correct = int(prediction == label)
-        rows[place] = {"method": method, "answer": answer, "idx": index, "correct": correct}
+        about = {"method": method, "answer": answer, "idx": index, "correct": correct}
+        rows[place] = about | nothing
         if region is not None:
             axes[place] = region.axes
     # 2. what they cover, some images at a time, all methods and answers of an image together
     kinds = list(dict.fromkeys(place[:2] for place in rows))
-    families = families_of(experiment)
     shape = data.images.shape[1:]
     for chunk in chunked(data.indices, max(1, NUMBERS // shape.numel())):
         x = data.take(chunk).images
@@ -63,14 +65,13 @@ def covered_severities(experiment: Experiment) -> pd.DataFrame:
         found = {}
         for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
             place = (*kind, index)
-            if place in rows:
-                found[place] = (k, i)
             if place in axes:
+                found[place] = (k, i)
                 of_chunk[k, i] = axes[place]
         for name, family in families.items():
             covered = covered_severity(family, x, of_chunk, experiment.norm)
             for place, at in found.items():
-                rows[place][name] = covered[at].item() if place in axes else 0.0
+                rows[place][name] = covered[at].item()
     table = pd.DataFrame(list(rows.values()))
     path = experiment.profile.results("coverage") / f"{experiment.name}.csv"
     write_text(path, table.to_csv(index=False))
