@@ -26,7 +26,7 @@ NAME = "digits-l2-025"
 ROWS = f"results/rows/{NAME}.csv"
 THETA = f"data/theta/{NAME}.safetensors"
 EARLY = "too early"
-KILLS = int(os.environ.get("ANCER_KILLS", 2))
+KILLS = int(os.environ.get("ANCER_KILLS", 5))
 pytestmark = pytest.mark.slow
 
 
