@@ -6,10 +6,11 @@ from .datasets.dataset import Dataset as Dataset
 from .noise import GaussianNoise as GaussianNoise
 from .noise import UniformNoise as UniformNoise
 from .optimization.anisotropic import optimize_anisotropic as optimize_anisotropic
+from .optimization.dataset import optimize_dataset as optimize_dataset
 from .optimization.isotropic import optimize_isotropic as optimize_isotropic
 from .optimization.published import optimize_anisotropic_paper as optimize_anisotropic_paper
 from .optimization.published import optimize_isotropic_paper as optimize_isotropic_paper
-from .regions.memory import Answer as Answer
+from .regions.answer import Answer as Answer
 from .regions.memory import Memory as Memory
 from .regions.region import ABSTAIN as ABSTAIN
 from .regions.region import Region as Region

@@ -98,15 +98,16 @@ class Contest:
             images = tally.active
             count = tally.votes(images, classes[images])
             drawn = tally.drawn[images]
-            attainable = clopper_pearson(count + self.n - drawn, self.n, levels[images])
+            bound = clopper_pearson(count + self.n - drawn, self.n, levels[images])
+            attainable = queries.lower(bound, images)
             # the margin: whoever could tie is counted to the end
-            useless = attainable - queries.slack[images] <= needed[images] - 1e-12
+            useless = attainable <= needed[images] - 1e-12
             unlikely = anytime_upper(count, drawn, FUTILITY) < needed[images]
             tally.stop(useless | (unlikely & (turn[images] > 0)))
             if len(tally.active):
                 tally.draw()
         counts = tally.votes(self.images, classes)
-        bound = clopper_pearson(counts, self.n, levels) - queries.slack
+        bound = queries.lower(clopper_pearson(counts, self.n, levels))
         lower = np.where(tally.drawn == self.n, bound, 0.0)
         self.counts[turn, self.images] = counts
         self.draws[turn, self.images] = tally.drawn

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ancer.bases.basis import PIXELS, Basis
+from ancer.bases.lattice import arithmetic
 from ancer.classifier import Evaluation
-from ancer.noise import arithmetic
 from ancer.regions.region import ABSTAIN, Region, described
 
 
@@ -15,7 +16,8 @@ class Certificate:
 
     index: the image's number; prediction: its class or ABSTAIN; p_a_lower: lower bound on the
     probability of that class under the noise; gap: half-width of the region in multiples of theta
-    (0 when abstaining); center, theta: the image and the noise scale as evaluated; norm: 1 or 2;
+    (0 when abstaining); center, theta: the image and the noise scale as evaluated, of the
+    coordinates in `basis`; norm: 1 or 2;
     count, n, alpha: votes for the class, draws and failure probability; lattice: the step on which
     the noise was drawn, None for noise in floating point (not floating-point sound); evaluation:
     how the base classifier was evaluated.
@@ -33,6 +35,7 @@ class Certificate:
     alpha: float
     lattice: float | None = None
     evaluation: Evaluation | None = None
+    basis: Basis = PIXELS
 
     @property
     def arithmetic(self) -> str:
@@ -45,10 +48,14 @@ class Certificate:
 
     @property
     def region(self) -> Region | None:
-        """The certified region {y: ||(y - center) / theta||_p < gap}; None when abstaining."""
+        """The certified region {y: ||Q(y - center) / theta||_p < gap}; None when abstaining.
+
+        Q: the basis.
+        """
         if self.prediction == ABSTAIN:
             return None
-        return Region(self.center.double(), self.theta.double() * self.gap, self.norm)
+        axes = self.theta.double() * self.gap
+        return Region(self.center.double(), axes, self.norm, self.basis)
 
     @property
     def radius(self) -> float:
@@ -62,7 +69,10 @@ class Certificate:
 
     @property
     def in_box_proxy_radius(self) -> float:
-        """Radius of the lp ball of the region's volume inside [0, 1]^n; 0 when abstaining."""
+        """Radius of the lp ball of the region's volume inside [0, 1]^n; 0 when abstaining.
+
+        NaN where it is not computed (see `Region.in_box_log_volume`).
+        """
         return self.region.in_box_proxy_radius if self.region else 0.0
 
     @property

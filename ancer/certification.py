@@ -57,8 +57,8 @@ def certify(
     many seeds, and to report what came out largest is to choose after seeing, and fails more often
     than alpha. `certify_best` chooses among several at alpha together.
 
-    noise: theta one number, (B,) or (B, *x.shape[1:]). indices: the images' numbers in their data
-    set.
+    noise: theta one number, (B,) or (B, *x.shape[1:]), of the coordinates in its basis. indices:
+    the images' numbers in their data set.
 
     Without `stop`, as the paper's tables need it: n0 draws choose the class, n others, fixed
     beforehand, bound its probability (Clopper-Pearson).
@@ -75,8 +75,10 @@ def certify(
     network the image. The claim is then: for every image on the lattice in the region, up to alpha,
     assuming uniform random bits, and for Gaussian noise normals within 1e-11 of the law in total
     variation, a coordinate, which the bound pays for. Uniform theta becomes the nearest on the
-    lattice. Without it the certificate is *not floating-point sound*: rounding in x + theta * z can
-    tell an adversarial network the image.
+    lattice. In another basis than pixels the lattice is that of its coefficients, 2^-16, and the
+    gap pays for rounding images to it, so that the claim is for every image in the region. Without
+    it the certificate is *not floating-point sound*: rounding in x + theta * z can tell an
+    adversarial network the image.
 
     Raises ValueError, before any work, on arguments outside their domain.
 
@@ -105,7 +107,7 @@ def _fixed_budget(queries: Queries, n0: int, n: int, alpha: float, seed: int) ->
     # 2. count its votes on fresh draws and bound its probability from below
     votes = queries.counts(n, seed=seed, purpose="certify")
     counts = votes.gather(1, classes[:, None])[:, 0].numpy()
-    lower = clopper_pearson(counts, n, alpha) - queries.slack
+    lower = queries.lower(clopper_pearson(counts, n, alpha))
     return Bounds(classes.numpy(), counts, np.full(len(queries), n), lower)
 
 
@@ -120,21 +122,21 @@ def _until_stopped(
     while len(tally.active):
         tally.draw()
         images = tally.active
-        slack = queries.slack[images]
         drawn = tally.drawn[images]
 
         # 1. the class that has passed 1/2, or else the leader, its votes and its bound
         passed_before = classes[images] != ABSTAIN
         leader = np.where(passed_before, classes[images], tally.leaders(images))
         count = tally.votes(images, leader)
-        bound = np.maximum(anytime_lower(count, drawn, alpha / 2) - slack, lower[images])
+        now = queries.lower(anytime_lower(count, drawn, alpha / 2), images)
+        bound = np.maximum(now, lower[images])
         passed = bound > 0.5
         classes[images[passed]] = leader[passed]
         lower[images[passed]] = bound[passed]
         counts[images] = count
 
         # 2. whether a rule stops here
-        attainable = anytime_lower(count + n - drawn, n, alpha / 2) - slack
+        attainable = queries.lower(anytime_lower(count + n - drawn, n, alpha / 2), images)
         stopped = np.zeros(len(images), dtype=bool)
         for rule in rules:
             running = Running(  # its own copies: a rule only looks
@@ -193,6 +195,7 @@ def certificates(queries: Queries, bounds: Bounds, alpha: float) -> list[Certifi
             alpha=alpha,
             lattice=queries.lattice,
             evaluation=evaluation,
+            basis=queries.law.basis,
         )
         found.append(certificate)
     return found

@@ -8,19 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancer.bases.basis import PIXELS, Basis, check_shape
+from ancer.bases.lattice import levels
+
 
 class Noise(ABC):
     """Noise theta * z with a scale theta for each coordinate and z of a fixed, centred unit law.
 
     theta: scales in the units of x, > 0 and finite: one number for every image, shape (B,) for one
-    number an image, or (B, *x.shape[1:]) for one number a coordinate (anisotropic). Raises
-    ValueError otherwise.
+    number an image, or (B, *x.shape[1:]) for one number a coordinate (anisotropic); (1,
+    *x.shape[1:]) where all images share them. Raises ValueError otherwise.
+    basis: whose coordinates these are; the pixels themselves by default.
     """
 
     norm: int  # the p of the lp norm in which the law certifies
+    basis: Basis  # in which theta's coordinates are
 
-    def __init__(self, theta: float | Tensor):
+    def __init__(self, theta: float | Tensor, *, basis: Basis = PIXELS):
         self.theta = positive(theta)
+        self.basis = basis
 
     @classmethod
     @abstractmethod
@@ -67,26 +73,35 @@ class Noise(ABC):
         theta: of that image, in lattice steps, one number a coordinate.
         """
 
-    def around(self, x: Tensor, theta: Tensor, z: Tensor, lattice: float | None = None) -> Tensor:
-        """Noisy copies x + theta * z, in place of z, draws of `unit`; x and theta broadcast to it.
+    def around(
+        self,
+        y: Tensor,
+        theta: Tensor,
+        z: Tensor,
+        lattice: float | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Noisy copies y + theta * z, in place of z, draws of `unit`; y and theta broadcast to it.
 
-        lattice: None for sums in floating point; rounding then depends on x, and a network can read
-        x off it (Voracek and Hein, ICLR 2023). Or the step of x's lattice, and z in float64: whole
-        numbers are added, x's and the noise's rounded to it, and one map takes the sum to floating
-        point, so that a copy depends on nothing but the sum.
+        y: the images' coordinates in `basis`, as the copies' are.
+        lattice: None for sums in floating point; rounding then depends on y, and a network can read
+        it off (Voracek and Hein, ICLR 2023). Or the step of y's lattice, and z in float64: whole
+        numbers are added, y's and the noise's rounded to it, and one map takes the sum to `dtype`,
+        so that a copy depends on nothing but the sum. Without dtype that of y.
         """
         if lattice is None:
-            return z.mul_(theta).add_(x)
-        pixels = (x.double() / lattice).round() + 0.0  # of 0 and -0, both 0
+            return z.mul_(theta).add_(y)
+        whole = (y.double() / lattice).round() + 0.0  # of 0 and -0, both 0
         noise = self.steps(theta.double() / lattice, z)
-        return noise.add_(pixels).to(x.dtype).div_(levels(lattice))
+        return noise.add_(whole).to(dtype or y.dtype).div_(levels(lattice))
 
     def theta_for(self, x: Tensor, lattice: float | None = None) -> Tensor:
         """theta as it is sampled round images x (B, ...): (B, 1, ..., 1) or like x.
 
         In x's dtype and device; on a lattice (its step) in float64, and the nearest that has a
-        sampler there. Raises ValueError where theta does not fit the images.
+        sampler there. Raises ValueError where theta or the basis does not fit the images.
         """
+        check_shape(self.basis, x.shape[1:])
         if lattice is not None:
             return self.snap(self.theta_for(x).double() / lattice) * lattice
         theta = positive(self.theta, x.dtype).to(x.device)
@@ -94,26 +109,48 @@ class Noise(ABC):
             theta = theta.expand(len(x))
         if theta.shape == (len(x),):
             return theta.reshape(-1, *[1] * (x.dim() - 1))
+        if theta.dim() == x.dim() and len(theta) == 1:
+            theta = theta.expand(len(x), *theta.shape[1:])
         if theta.dim() == x.dim() and len(theta) == len(x):
             if all(t in (1, s) for t, s in zip(theta.shape, x.shape, strict=True)):
                 return theta
         raise ValueError(
             f"theta of shape {tuple(self.theta.shape)} does not fit images of shape "
-            f"{tuple(x.shape)}: give one number, ({len(x)},) or {tuple(x.shape)}"
+            f"{tuple(x.shape)}: give one number, ({len(x)},), {tuple(x.shape)} or "
+            f"{(1, *x.shape[1:])}"
         )
 
     def with_theta(self, theta: float | Tensor) -> "Noise":
-        """The same law with other scales, as the constructor takes them."""
+        """The same law and basis with other scales, as the constructor takes them."""
         other = copy.copy(self)
         other.theta = positive(theta)
         return other
 
+    def in_basis(self, basis: Basis) -> "Noise":
+        """The same noise with its coordinates in another basis.
+
+        Raises ValueError unless theta is one number an image: anisotropic noise is another there.
+        """
+        if basis == self.basis:
+            return self
+        if self.theta.dim() > 1 and self.theta[0].numel() > 1:
+            raise ValueError(
+                f"noise of one theta a coordinate in basis {self.basis.name} cannot be had in "
+                f"basis {basis.name}: choose theta in that basis"
+            )
+        other = self.with_theta(self.theta)
+        other.basis = basis
+        return other
+
     def __repr__(self):
-        return f"{type(self).__name__}(theta={self.theta})"
+        basis = "" if self.basis.is_pixels else f", basis={self.basis!r}"
+        return f"{type(self).__name__}(theta={self.theta}{basis})"
 
 
 class GaussianNoise(Noise):
     """N(0, diag(theta^2)), theta = sigma: certifies l2 ellipsoids (theorem 1; Cohen et al. 2019).
+
+    In another basis Q, N(0, Q^T diag(theta^2) Q): ellipsoids whose axes are the basis.
 
     Example:
         >>> GaussianNoise(0.25).gap(torch.tensor([0.5, 0.975], dtype=torch.float64))
@@ -149,8 +186,8 @@ class GaussianNoise(Noise):
 
     def slack(self, theta):
         # assumed, not proved: a float64 normal of torch is within 1e-11 of the law in total
-        # variation
-        return 1e-11 * theta.numel()
+        # variation; and theta * z, rounded to float64, is another whole number with at most this
+        return 1e-11 * theta.numel() + 2.0**-51 * theta.sum().item()
 
 
 class UniformNoise(Noise):
@@ -165,6 +202,14 @@ class UniformNoise(Noise):
     """
 
     norm = 1
+
+    def __init__(self, theta, *, basis=PIXELS):
+        if not basis.is_pixels:
+            raise ValueError(
+                f"uniform noise certifies l1 in pixels only, found basis {basis.name}: the l1 ball "
+                "in a rotated cross-polytope is tiny. Use GaussianNoise there"
+            )
+        super().__init__(theta, basis=basis)
 
     @classmethod
     def from_sigma(cls, sigma):
@@ -209,40 +254,6 @@ def gap_of(law: Noise, probability: np.ndarray) -> np.ndarray:
 def probability_of(law: Noise, gap: np.ndarray) -> np.ndarray:
     """`law.probability` of an array, in float64."""
     return law.probability(torch.tensor(gap, dtype=torch.float64)).numpy()
-
-
-def arithmetic(lattice: float | None) -> str:
-    """How noise is added: "lattice <step>"; without one "not floating-point sound".
-
-    Then rounding in x + theta * z can tell an adversarial network the image (see `certify`).
-    """
-    if lattice is None:
-        return "not floating-point sound"
-    return f"lattice {lattice:.17g}"
-
-
-def levels(lattice: float) -> int:
-    """The whole number of steps from 0 to 1; ValueError where there is none."""
-    whole = 0
-    if 0 < lattice <= 1:
-        whole = round(1 / lattice)
-    if whole < 1 or abs(lattice * whole - 1) > 1e-9:
-        raise ValueError(
-            f"lattice must be 1 / a whole number (8-bit images: 1/255), found {lattice!r}"
-        )
-    return whole
-
-
-def check_on_lattice(x: Tensor, lattice: float) -> None:
-    """Raise ValueError unless every pixel of x is k / levels, k whole, as floating point has it."""
-    whole = levels(lattice)
-    nearest = (x.double() * whole).round().to(x.dtype).div(whole)
-    off = x[nearest != x]
-    if off.numel():
-        raise ValueError(
-            f"pixel {off[0].item()!r} is not on the lattice 1/{whole}: give the images' own "
-            "lattice, or exact=False (then the certificates are not floating-point sound)"
-        )
 
 
 def positive(scale: float | Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ancer._contest import Contest
+from ancer.bases.basis import PIXELS, Basis
 from ancer.certificate import Certificate
 from ancer.certification import check_budget
 from ancer.classifier import Classifier, as_classifier
@@ -95,8 +96,8 @@ def certify_best(
     candidates: name -> noise, the baseline first (for instance fixed, isotropic, anisotropic).
     shares: parts of alpha, one a candidate, > 0 with sum at most 1; equal by default. Each
     certificate fails with probability at most its part, so together they hold with probability at
-    least 1 - alpha, whichever is reported. The rest as in `certify`, which gives a candidate the
-    very same votes.
+    least 1 - alpha, whichever is reported. At most one basis beside pixels; isotropic candidates
+    are drawn in it too. The rest as in `certify`, which gives a candidate the very same votes.
 
     report:
     - "largest": the largest volume. Always at least the volume that `certify` gives the baseline at
@@ -120,9 +121,11 @@ def certify_best(
     levels = _levels(candidates, shares, alpha)
     classifier = as_classifier(model)
     step = lattice if exact else None
+    basis = _common_basis(candidates)
     queries = []
     for noise in candidates.values():
-        queries.append(SmoothedClassifier(classifier, noise, lattice=step).queries(x, indices))
+        smoothed = SmoothedClassifier(classifier, noise.in_basis(basis), lattice=step)
+        queries.append(smoothed.queries(x, indices))
 
     # 1. each candidate's class, and the volume that it promises, on draws of their own
     contest = Contest(queries, levels, n)
@@ -183,6 +186,17 @@ def _check_candidates(candidates: Mapping[str, Noise], report: str) -> None:
         raise ValueError(
             f"candidates must be one or more noises of one law, found {dict(candidates)}"
         )
+
+
+def _common_basis(candidates: Mapping[str, Noise]) -> Basis:
+    """The basis of all that are not isotropic; ValueError where there are several."""
+    bases = {noise.basis.key: noise.basis for noise in candidates.values()}
+    others = [basis for basis in bases.values() if not basis.is_pixels]
+    if len(others) > 1:
+        raise ValueError(
+            f"candidates must share one basis, found {', '.join(basis.name for basis in others)}"
+        )
+    return (others or [PIXELS])[0]
 
 
 def _levels(

@@ -1,5 +1,6 @@
 """The smoothed classifier: votes and mean probabilities of a base classifier under noise."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ancer.bases.lattice import check_on_lattice, step_in
 from ancer.classifier import Classifier, Evaluation, as_classifier, check_images
-from ancer.noise import Noise, check_on_lattice, positive
+from ancer.noise import Noise, gap_of, positive, probability_of
 from ancer.streams import generator, unit_draws
 
 # Noise is drawn in blocks of this many draws, each block of one image whole: a generator's stream
@@ -25,7 +27,8 @@ class Queries:
     What sampling, search, certification and optimization take: nothing below checks it again.
 
     x: (B, ...); indices: the images' numbers in their data set; theta: as it is sampled, (B, 1,
-    ..., 1) or like x; lattice: None for noise in floating point, or the step of the pixels.
+    ..., 1) or like x, of the coordinates in law's basis; lattice: None for noise in floating point,
+    or the step of these coordinates.
     """
 
     classifier: Classifier
@@ -54,6 +57,13 @@ class Queries:
         return values.reshape(-1, *[1] * (self.x.dim() - 1))
 
     @cached_property
+    def coordinates(self) -> Tensor:
+        """The images in law's basis, where noise is added to them: (B, ...); in float64 there."""
+        if self.law.basis.is_pixels:
+            return self.x
+        return self.law.basis.to(self.x.double())
+
+    @cached_property
     def theta_min(self) -> np.ndarray:
         """The smallest theta of each image, in float64: (B,)."""
         return self.theta.flatten(1).double().cpu().amin(dim=1).numpy()
@@ -70,6 +80,30 @@ class Queries:
             return np.zeros(len(self))  # rounding is not accounted for
         steps = (self.theta / self.lattice).expand_as(self.x)
         return np.array(list(map(self.law.slack, steps)))
+
+    @cached_property
+    def rounding(self) -> np.ndarray:
+        """Of the gap, what rounding images to the lattice of a basis may cost: (B,), else 0.
+
+        Coefficients of two images are rounded, and computed, so that their difference is off by at
+        most this many steps in each coordinate; in pixels it is exact.
+        """
+        if self.lattice is None or self.law.basis.is_pixels:
+            return np.zeros(len(self))
+        off = self.lattice * (1 + 1e-6)  # float64 computes them to 1e-12
+        return off * math.sqrt(self.x[0].numel()) / self.theta_min
+
+    def lower(self, bound: np.ndarray, at: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """A bound on p_A of images `at` under the noise as it is sampled, as one under the law.
+
+        It is lowered by `slack`, and its gap by `rounding`.
+        """
+        of_law = bound - self.slack[at]
+        rounding = self.rounding[at]
+        if not rounding.any():
+            return of_law
+        gap = gap_of(self.law, of_law.clip(0, 1)) - rounding
+        return np.minimum(probability_of(self.law, gap), of_law)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -90,7 +124,8 @@ class SmoothedClassifier:
 
     model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise` or
     `UniformNoise` whose theta fits the images. lattice: None for noise in floating point, or the
-    step of the images' lattice for noise that no rounding ties to the image (see `Noise.around`).
+    step of the images' lattice for noise that no rounding ties to the image (see `Noise.around`;
+    in another basis than pixels, that of its coefficients, `bases.basis.STEP`).
     Work runs where the model is; memory is bounded by the classifier's batch_size.
 
     Example:
@@ -119,14 +154,15 @@ class SmoothedClassifier:
             check_on_lattice(x, self.lattice)
         with torch.inference_mode(False):  # their own tensors: whose were given may change
             x = x.detach().to(self.classifier.device, copy=True)
-            theta = self.noise.theta_for(x, self.lattice).detach().clone()
+            step = step_in(self.noise.basis, self.lattice)
+            theta = self.noise.theta_for(x, step).detach().clone()
         return Queries(
             classifier=self.classifier,
             law=self.noise.with_theta(theta),
             x=x,
             indices=image_indices(x, indices),
             theta=theta,
-            lattice=self.lattice,
+            lattice=step,
         )
 
     def counts(
@@ -175,14 +211,16 @@ class Stream:
         # a network that works with gradients itself may: no inference mode
         with torch.no_grad(), classifier.fixed_arithmetic(), classifier.enough_memory():
             for owners, inputs in self._batches(draws):
-                # the rest of the last batch is padding
-                values = value(self._outputs_of(inputs))[: len(owners)]
+                outputs = self._outputs_of(inputs)
                 self._outputs_of = classifier
-                if values.dtype != torch.int64:
-                    values = values.double()
-                if total is None:
-                    total = values.new_zeros(len(self.queries), values.shape[1])
-                total.index_add_(0, owners, values)
+                with torch.inference_mode():
+                    # the rest of the last batch is padding
+                    values = value(outputs)[: len(owners)]
+                    if values.dtype != torch.int64:
+                        values = values.double()
+                    if total is None:
+                        total = values.new_zeros(len(self.queries), values.shape[1])
+                    total.index_add_(0, owners, values)
         assert total is not None
         return total.cpu().clone()  # an ordinary tensor, usable in place and in autograd
 
@@ -196,10 +234,11 @@ class Stream:
         for i, rows in self._copies(draws):
             while len(rows):
                 take = min(len(rows), len(batch) - filled)
-                batch[filled : filled + take] = rows[:take]
-                owners[filled : filled + take] = i
+                with torch.inference_mode():
+                    batch[filled : filled + take] = rows[:take]
+                    owners[filled : filled + take] = i
+                    rows = rows[take:]
                 filled += take
-                rows = rows[take:]
                 if filled == len(batch):
                     yield owners.to(x.device), batch
                     filled = 0
@@ -220,15 +259,21 @@ class Stream:
                 for i, rows in zip(images, copies, strict=True):
                     yield i, rows[: draws[i] - start]
 
+    @torch.inference_mode()
     def _block(self, images: list[int]) -> Tensor:
         """The next BLOCK noisy copies of each of some images: (len(images), BLOCK, ...)."""
         queries = self.queries
-        x = queries.x[images, None]
+        y = queries.coordinates[images, None]
         theta = queries.theta[images, None]
-        dtype = x.dtype if queries.lattice is None else torch.float64
+        dtype = queries.x.dtype
+        numbers = dtype if queries.lattice is None else torch.float64
         streams = [self.generators[i] for i in images]
-        z = unit_draws(queries.law, (BLOCK, *x.shape[2:]), streams, dtype)
-        return queries.law.around(x, theta, z, queries.lattice)
+        z = unit_draws(queries.law, (BLOCK, *y.shape[2:]), streams, numbers)
+        copies = queries.law.around(y, theta, z, queries.lattice, dtype)
+        if queries.law.basis.is_pixels:
+            return copies
+        # always so many at once: what one becomes hangs on nothing but its place in the block
+        return torch.stack([queries.law.basis.back(block) for block in copies])
 
 
 def image_indices(x: Tensor, indices: Sequence[int] | None) -> tuple[int, ...]:

@@ -54,18 +54,21 @@ class MeanProbabilities:
         device = queries.x.device
         self.streams = [generator(seed, "ascent", index, device) for index in queries.indices]
         self.queries = queries
+        self.coordinates = queries.coordinates.to(queries.x.dtype)
         self.draws = draws
         self.temperature = temperature
 
     def __call__(self, theta: Tensor) -> Tensor:
-        """At theta, which broadcasts to the images."""
-        x = self.queries.x
-        z = unit_draws(self.queries.law, (self.draws, *x.shape[1:]), self.streams, x.dtype)
-        inputs = x[:, None] + theta[:, None] * z
-        p = self.queries.classifier.probabilities(inputs.flatten(0, 1))
+        """At theta, which broadcasts to the images' coordinates."""
+        y = self.coordinates
+        law = self.queries.law
+        z = unit_draws(law, (self.draws, *y.shape[1:]), self.streams, y.dtype)
+        noisy = y[:, None] + theta[:, None] * z
+        inputs = law.basis.back(noisy.flatten(0, 1))
+        p = self.queries.classifier.probabilities(inputs)
         if self.temperature != 1:
             p = (p.clamp(min=1e-30).log() / self.temperature).softmax(dim=1)
-        return p.unflatten(0, (len(x), self.draws)).mean(dim=1)
+        return p.unflatten(0, (len(y), self.draws)).mean(dim=1)
 
 
 def isotropic_start(noise: Noise, x: Tensor) -> Tensor:

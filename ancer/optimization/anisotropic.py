@@ -12,6 +12,7 @@ from ancer.confidence import clopper_pearson
 from ancer.noise import Noise
 from ancer.optimization._common import MeanProbabilities, check_schedule, in_groups
 from ancer.optimization._scale import leading_class, radii_by_scale
+from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
 from ancer.regions.in_box import log_volume_in_box, weights
 from ancer.smoothing import Queries
 
@@ -36,20 +37,29 @@ def optimize_anisotropic(
     enlarge: float = 1.3,
     search_draws: int = 400,
     tolerance: float = 0.2,
+    toward: Toward | None = None,
+    mix: float = 0.5,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """One theta for each coordinate of each image x (B, ...): like x.
+    """One theta for each coordinate of each image x (B, ...), in noise's basis: like x.
 
     The class is the one that leads at `noise`. The ascent maximizes, over theta >= enlarge *
     noise.theta, log in-box proxy radius + kappa * log inscribed radius of the region with semi-axes
     theta * gap(p), where p is the mean probability of the class, clamped at the largest bound that
     n draws at alpha can give: volume is bought, not confidence that cannot be certified. Volume
     counts inside the image box only, so log theta_i has the weight d ln V / d ln a_i, which falls
-    from 1 to 0 as the box cuts axis i (`regions.in_box`); of the paper's volume each weight is 1.
+    from 1 to 0 as the box cuts axis i (`regions.in_box`); of the paper's volume, and in another
+    basis than pixels, each weight is 1.
     Probabilities are those of logits / temperature: certification counts votes, so a network whose
     confidence is far below its share of votes (stability training) needs a temperature below 1.
-    Gradients are averaged over window x window pixels (odd; neighbours share information). Adam,
-    the step decays linearly.
+    Gradients are averaged over window x window pixels (odd; neighbours share information; 1 in
+    another basis). Adam, the step decays linearly.
+
+    toward: perturbations that the region should hold for: families by name and a severity of each
+    ({"brighter": 0.2, "contrast": 0.3}, see `perturbations.families`), or functions of images. With
+    e_i the share of coordinate i in their energy round the image, the part `mix` (in [0, 1]) of the
+    logarithm of the volume gives way to -1/2 log sum_i e_i / theta_i^2, which grows as the region
+    reaches farther towards them.
 
     Then theta is scaled as a whole, by votes (`search_draws`): among 0.8 to 2, by the smallest
     scale whose in-box proxy radius is within `tolerance` (in [0, 1)) of the largest. A larger
@@ -59,6 +69,10 @@ def optimize_anisotropic(
     """
     check_schedule(iterations, draws, step)
     _check(kappa, temperature, enlarge, tolerance, window, search_draws)
+    perturbations = perturbations_of(toward or {})
+    part = checked_mix(mix) if perturbations else 0.0
+    if window > 1 and not noise.basis.is_pixels:
+        raise ValueError(f"window must be 1 in basis {noise.basis.name}, found {window}")
     largest_bound = float(clopper_pearson(n, n, alpha))
 
     def propose(queries: Queries) -> Tensor:
@@ -70,6 +84,7 @@ def optimize_anisotropic(
         floor = (enlarge * queries.theta).log().expand_as(queries.x)
         log_theta = floor.clone().requires_grad_()
         optimizer = torch.optim.Adam([log_theta], lr=step)
+        shares = energy_shares(noise.basis, queries.x, perturbations).flatten(1).to(floor)
         tilts = None
         for t in range(iterations):
             p = probabilities(log_theta.exp()).gather(1, of_class)[:, 0]
@@ -79,11 +94,13 @@ def optimize_anisotropic(
             scale = gap.detach().clamp(min=LEAST_GAP)
             with torch.no_grad():
                 axes = queries.per_image(scale) * log_theta.exp()
-                weight, tilts = weights(
-                    queries.x.flatten(1), axes.flatten(1), noise.norm, start=tilts
-                )
-            log_volume = (weight * log_theta.flatten(1)).mean(dim=1)
-            objective = log_volume + (weight.mean(dim=1) + kappa) * gap / scale
+                weight, tilts = _weights(queries, axes.flatten(1), tilts)
+            size = (weight * log_theta.flatten(1)).mean(dim=1)
+            worth = weight.mean(dim=1)
+            if part:
+                size = (1 - part) * size + part * log_reach(shares, log_theta.flatten(1))
+                worth = (1 - part) * worth + part
+            objective = size + (worth + kappa) * gap / scale
             (gradient,) = torch.autograd.grad(objective.sum(), log_theta)
             log_theta.grad = -_averaged(gradient, window)
             optimizer.param_groups[0]["lr"] = step * (1 - t / iterations)
@@ -96,9 +113,31 @@ def optimize_anisotropic(
         radius = radii_by_scale(
             shaped, anchor, SCALES, n=n, alpha=alpha, draws=search_draws, seed=seed
         )
-        return _scaled(shaped, radius, noise.norm, tolerance)
+        return _scaled(shaped, radius, tolerance)
 
     return in_groups(propose, model, x, noise, draws, indices)
+
+
+def log_reach(shares: Tensor, log_theta: Tensor) -> Tensor:
+    """-1/2 log sum_i e_i / theta_i^2, of shares e and log theta (B, n): (B,).
+
+    The logarithm of how far, in multiples of a unit perturbation over the gap, the region reaches.
+    """
+    return -(shares * (-2 * log_theta).exp()).sum(dim=1).clamp(min=1e-300).log() / 2
+
+
+def checked_mix(mix: float) -> float:
+    """mix; ValueError unless it lies in [0, 1]."""
+    if not 0 <= mix <= 1:
+        raise ValueError(f"mix must lie in [0, 1], found {mix}")
+    return mix
+
+
+def _weights(queries: Queries, axes: Tensor, tilts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The weight of each log axis in the volume, of axes (B, n); and where to search from next."""
+    if not queries.law.basis.is_pixels:
+        return torch.ones_like(axes), None
+    return weights(queries.x.flatten(1), axes, queries.law.norm, start=tilts)
 
 
 def _averaged(gradient: Tensor, window: int) -> Tensor:
@@ -109,18 +148,23 @@ def _averaged(gradient: Tensor, window: int) -> Tensor:
     return F.avg_pool2d(gradient, window, stride=1, padding=margin, count_include_pad=False)
 
 
-def _scaled(queries: Queries, radius: Tensor, p: int, tolerance: float) -> Tensor:
+def _scaled(queries: Queries, radius: Tensor, tolerance: float) -> Tensor:
     """theta times the smallest scale whose in-box proxy radius is within tolerance of the largest.
 
-    radius: (S, B), the inscribed radius in multiples of theta at each of SCALES.
+    radius: (S, B), the inscribed radius in multiples of theta at each of SCALES. In another basis
+    than pixels by the proxy radius.
     """
+    p = queries.law.norm
     theta = queries.theta
     n = queries.x[0].numel()
     log_volume = torch.full(radius.shape, -torch.inf, dtype=torch.float64, device=theta.device)
     for k, r in enumerate(radius.to(theta)):
         certified = r > 0
         axes = (queries.per_image(r) * theta).flatten(1)[certified]
-        log_volume[k, certified] = log_volume_in_box(queries.x.flatten(1)[certified], axes, p)
+        if queries.law.basis.is_pixels:
+            log_volume[k, certified] = log_volume_in_box(queries.x.flatten(1)[certified], axes, p)
+        else:
+            log_volume[k, certified] = axes.double().log().sum(dim=1)
     largest = log_volume.amax(dim=0)
     enough = log_volume >= largest + n * math.log1p(-tolerance)
     smallest = enough.int().argmax(dim=0)

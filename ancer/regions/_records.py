@@ -23,7 +23,7 @@ from ancer._files import lock
 from ancer.regions._geometry import SMALLEST
 from ancer.regions._record_file import CHECK, RecordFile, checksum
 
-FORMAT = "ancer memory 2"
+FORMAT = "ancer memory 3"
 KINDS = ("isotropic", "anisotropic")  # the files of regions with one axis, and with n
 HEADER = 4096  # bytes of the file "owner" before the counts: whose memory it is, in JSON
 COUNTS = 16 + CHECK  # bytes of the two counts and of the checksum of owner and counts

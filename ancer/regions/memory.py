@@ -2,47 +2,23 @@
 
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ancer.noise import arithmetic
+from ancer.bases.basis import PIXELS, Basis, check_shape
+from ancer.bases.lattice import arithmetic, step_in
 from ancer.regions._geometry import axes_outside, largest_inside
 from ancer.regions._lookup import Lookup, Stored
 from ancer.regions._records import Records, salvage
-from ancer.regions.region import ABSTAIN, SHRINKS, Region, described, region_or_none
+from ancer.regions.answer import Answer
+from ancer.regions.region import ABSTAIN, SHRINKS, Region, region_or_none
 
 if TYPE_CHECKING:  # certificates are only read
     from ancer.certificate import Certificate
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the memory answers to one query.
-
-    prediction: class or ABSTAIN. region: queries in it, earlier or later, have this answer; None if
-    empty. conflicts: stored regions of another answer that met the certificate's region or held the
-    query. event: "kept" (the certificate as it came), "shrunk" (away from the conflicts), "point"
-    (nothing left round the query), "inherited" (the query lies in a stored region of another class)
-    or "abstained". lattice: as in the certificate; None is not floating-point sound.
-    """
-
-    prediction: int
-    region: Region | None
-    conflicts: int
-    event: str
-    lattice: float | None = None
-
-    @property
-    def arithmetic(self) -> str:
-        """How noise was added: "lattice <step>", or "not floating-point sound"."""
-        return arithmetic(self.lattice)
-
-    def __str__(self) -> str:
-        return f"{described(self.prediction, self.region, self.arithmetic)}, {self.event}"
 
 
 class Memory:
@@ -74,12 +50,13 @@ class Memory:
     plain predictions too, must pass through the one memory, with their theta fixed before the noise
     of their certification was drawn.
 
-    norm: 1 or 2; by default the first certificate's. strict: see 3. shrink: "direction" keeps far
-    more volume, "uniform" the region's shape. limit: the bytes that regions may take; beyond it,
-    MemoryError is raised and nothing is answered. path: folder that keeps the memory from run to
-    run, open in one process at a time; each answer is on disk before it is given, so that a kill
-    loses none. Without it the memory is a temporary file. Both are memory-mapped: the system keeps
-    in main memory what fits.
+    norm: 1 or 2; by default the first certificate's. basis: in which regions are compared, one for
+    all; certificates of isotropic noise enter any, others of another basis are refused. strict: see
+    3. shrink: "direction" keeps far more volume, "uniform" the region's shape. limit: the bytes
+    that regions may take; beyond it, MemoryError is raised and nothing is answered. path: folder
+    that keeps the memory from run to run, open in one process at a time; each answer is on disk
+    before it is given, so that a kill loses none. Without it the memory is a temporary file. Both
+    are memory-mapped: the system keeps in main memory what fits.
 
     A memory serves one classifier: the first certificate's `evaluation` is kept, with the regions
     where there is a path, and certificates of another are refused; with a path each must name one.
@@ -89,9 +66,9 @@ class Memory:
     Raises ValueError if the folder is damaged (`Memory.salvage` keeps what is not) or belongs to
     another norm or strictness, RuntimeError where it is in use.
 
-    Regions are stored in the dtype of the first center, float32 or float64, with axes rounded down
-    and reported so. At n = 150,528 and float32, 10,000 regions take 6.0 GB if isotropic, 12.0 GB if
-    anisotropic.
+    Regions are stored in the dtype of the first center, float32 or float64 (in another basis than
+    pixels always float64), with axes rounded down and reported so. At n = 150,528 and float32,
+    10,000 regions take 6.0 GB if isotropic, 12.0 GB if anisotropic.
 
     Example:
         memory = Memory()
@@ -102,6 +79,7 @@ class Memory:
         self,
         *,
         norm: int | None = None,
+        basis: Basis = PIXELS,
         strict: bool = True,
         shrink: str = "direction",
         limit: int = 2**34,
@@ -115,7 +93,8 @@ class Memory:
             raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
         self.shrink = shrink
         folder = None if path is None else Path(path)
-        owner = {"strict": strict, "norm": norm}
+        self.basis = basis
+        owner = {"strict": strict, "norm": norm, "basis": basis.key}
         self._records = Records(owner, path=folder, limit=limit)
         # of the first certificate that names one
         self._evaluation: dict[str, Any] | None = self._records.owner.get("evaluation")
@@ -134,9 +113,9 @@ class Memory:
     def answer(self, certificate: "Certificate") -> Answer:
         """The sound answer to the query that the certificate is of; queries wait for one another.
 
-        Raises ValueError for a certificate of another norm, shape or evaluation of the classifier,
-        or whose center the memory cannot hold, RuntimeError in another process than the one that
-        opened the memory.
+        Raises ValueError for a certificate of another norm, basis, shape or evaluation of the
+        classifier, or whose center the memory cannot hold, RuntimeError in another process than the
+        one that opened the memory.
         """
         if os.getpid() != self._process:
             raise RuntimeError(
@@ -149,7 +128,7 @@ class Memory:
             c = int(certificate.prediction)
             region = certificate.region
             b = x.new_ones(1) if region is None else region.flat_axes.cpu()
-            shape = certificate.center.shape
+            center = certificate.center.cpu()
             lattice = certificate.lattice
             lookup = Lookup(self._records.files, x, p, c, b)
 
@@ -160,7 +139,8 @@ class Memory:
                 if held == ABSTAIN:
                     return Answer(ABSTAIN, None, met, "abstained", lattice)
                 # 2. inherit the class; what lies in a stored region need not be stored
-                region = _largest_in_subset(x.reshape(shape), p, holders)
+                axes = _largest_in_subset(x, p, holders)
+                region = self._region(center, axes, p)
                 return Answer(held, region, met, "inherited", lattice)
 
             # 3. an abstention outside all regions is a point
@@ -177,7 +157,7 @@ class Memory:
                 if not b.all():
                     break
             b = self._records.append(c, b, x)
-            region = region_or_none(x.reshape(shape), b, p)
+            region = self._region(center, b, p)
             return Answer(c, region, len(conflicts), _event(region, conflicts), lattice)
 
     def __len__(self) -> int:
@@ -199,8 +179,14 @@ class Memory:
     def __exit__(self, *error):
         self.close()
 
+    def _region(self, center: Tensor, axes: Tensor | None, p: int) -> Region | None:
+        """The region of flat axes round an image; None where there are none."""
+        if axes is None:
+            return None
+        return region_or_none(center, axes, p, self.basis)
+
     def _query(self, certificate: "Certificate") -> Tensor:
-        """The center as a flat vector; the first one settles norm, shape and number format."""
+        """The center's coordinates, flat; the first one settles norm, shape and number format."""
         owner = self._records.owner
         center = certificate.center.detach().cpu()
         norm = certificate.norm
@@ -210,6 +196,7 @@ class Memory:
             raise ValueError(
                 f"this memory is for norm {owner['norm']}, found a certificate for {norm}"
             )
+        self._check_basis(certificate.region, center)
         if (certificate.prediction == ABSTAIN) != (certificate.region is None):
             raise ValueError(
                 f"a certificate abstains or has a region, found class {certificate.prediction}"
@@ -220,19 +207,30 @@ class Memory:
         if not self._records.files:
             self._start(certificate)
         owner = self._records.owner
-        if certificate.lattice != owner["lattice"]:
+        if step_in(self.basis, certificate.lattice) != owner["lattice"]:
             raise ValueError(
                 f"this memory holds regions of noise that is {arithmetic(owner['lattice'])}, found "
                 f"a certificate of noise that is {certificate.arithmetic}: certify all alike"
             )
         if list(center.shape) != owner["shape"]:
             raise ValueError(f"this memory is for shape {owner['shape']}, not {list(center.shape)}")
-        x = center.reshape(-1).double()
+        x = self.basis.to(center.double()).reshape(-1)
         if owner["number"] == "<f4" and not torch.equal(x.float().double(), x):
             raise ValueError(
                 "the memory holds float32 centers, as the first was: this one is not float32"
             )
         return x
+
+    def _check_basis(self, region: Region | None, center: Tensor) -> None:
+        """Raise ValueError for a region that is not one in the memory's basis."""
+        check_shape(self.basis, center.shape)
+        if region is None or region.isotropic:
+            return
+        if region.basis != self.basis:
+            raise ValueError(
+                f"this memory compares regions in basis {self.basis.name}, found a certificate in "
+                f"{region.basis.name}: use Memory(basis=...), one for each basis"
+            )
 
     def _check_evaluation(self, certificate: "Certificate") -> None:
         """Raise ValueError for a certificate of another classifier than the first one's."""
@@ -259,12 +257,13 @@ class Memory:
                 f"a memory holds up to 1,000,000 coordinates, found {center.numel()}: beyond, "
                 "rounding may exceed its margins"
             )
-        number = "<f8" if center.dtype == torch.float64 else "<f4"
+        exact = center.dtype == torch.float64 or not self.basis.is_pixels
+        number = "<f8" if exact else "<f4"
         self._records.start(
             norm=certificate.norm,
             shape=list(center.shape),
             number=number,
-            lattice=certificate.lattice,
+            lattice=step_in(self.basis, certificate.lattice),
             evaluation=self._evaluation,
         )
 
@@ -275,13 +274,13 @@ def _event(region: Region | None, conflicts: list[Stored]) -> str:
     return "shrunk" if conflicts else "kept"
 
 
-def _largest_in_subset(x: Tensor, p: int, holders: list[Stored]) -> Region | None:
-    """The largest region round x inside one of those that hold it; None on their boundary."""
+def _largest_in_subset(x: Tensor, p: int, holders: list[Stored]) -> Tensor | None:
+    """Axes of the largest region round x inside one of those that hold it; None where all are x."""
     best = None
     for file, row in holders:
         if file.largest[row] > 0:
-            u, a = file.load([row], x.flatten())
+            u, a = file.load([row], x)
             axes = largest_inside(u, a, p)[0]
             if best is None or axes.log().mean() > best.log().mean():
                 best = axes
-    return None if best is None else region_or_none(x, best, p)
+    return best

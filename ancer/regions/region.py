@@ -5,11 +5,14 @@ LargestInSubset that memory-based certification needs (ANCER, Eiras et al., TMLR
 derives them.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ancer.bases.basis import PIXELS, Basis, check_shape
 from ancer.regions import _geometry as geometry
 from ancer.regions import in_box, volume
 
@@ -19,12 +22,13 @@ ABSTAIN = -1  # the answer where there is no region
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The open region {y : ||(y - center) / axes||_norm < 1}.
+    """The open region {y : ||Q(y - center) / axes||_norm < 1}, Q a basis; the pixels by default.
 
-    center: any shape, finite. axes: semi-axes in the units of the center, broadcastable to it; an
-    isotropic region needs one number only, of shape () or (1, ..., 1). Both become float64. norm: 1
-    or 2. Raises ValueError for axes outside [1e-75, 1e75], a center that is not finite, a wrong
-    shape or norm.
+    center: any shape, finite. axes: semi-axes in the units of the center along the coordinates of
+    the basis, broadcastable to it; an isotropic region needs one number only, of shape () or (1,
+    ..., 1), and is the same in every basis. Both become float64. norm: 1 or 2; 1 in pixels only.
+    Raises ValueError for axes outside [1e-75, 1e75], a center that is not finite, a wrong shape,
+    norm or basis.
 
     Example:
         >>> region = Region(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 1.0]), 2)
@@ -35,12 +39,16 @@ class Region:
     center: Tensor
     axes: Tensor
     norm: int
+    basis: Basis = PIXELS
 
     def __post_init__(self):
         center = torch.as_tensor(self.center).detach().double()
         axes = torch.as_tensor(self.axes).detach().double()
         if self.norm not in (1, 2):
             raise ValueError(f"norm must be 1 or 2, found {self.norm!r}")
+        if self.norm == 1 and not self.basis.is_pixels:
+            raise ValueError(f"regions of norm 1 are in pixels, found basis {self.basis.name}")
+        check_shape(self.basis, center.shape)
         far = ~(center.abs() <= geometry.LARGEST)
         if center.numel() == 0 or far.any():
             raise ValueError(
@@ -67,6 +75,16 @@ class Region:
         return self.center.numel()
 
     @property
+    def isotropic(self) -> bool:
+        """Whether it is a ball, the same in every basis."""
+        return self.axes.numel() == 1
+
+    @cached_property
+    def coordinates(self) -> Tensor:
+        """Of the center, in the basis."""
+        return self.basis.to(self.center)
+
+    @property
     def radius(self) -> float:
         """Radius of the largest lp ball inside: the smallest axis."""
         return self.axes.min().item()
@@ -86,8 +104,12 @@ class Region:
         """Natural logarithm of the volume inside the image box [0, 1]^n: what holds for images.
 
         By saddlepoint, for n <= 8 by a seeded estimate (see `regions.in_box`); never above
-        `log_volume`. Raises ValueError where the center lies outside the box.
+        `log_volume`. NaN for an anisotropic region in another basis than pixels: its coordinates
+        are not independent there, and nothing is guessed. Raises ValueError where the center lies
+        outside the box.
         """
+        if not (self.basis.is_pixels or self.isotropic):
+            return math.nan
         center = self.center.reshape(1, -1)
         axes = self.flat_axes.expand_as(center)
         return in_box.log_volume_in_box(center, axes, self.norm).item()
@@ -116,12 +138,12 @@ class Region:
                 f"points of shape {tuple(points.shape)} must end in the center's shape "
                 f"{tuple(self.center.shape)}"
             )
-        u = (points - self.center).reshape(*batch, self.n)
+        u = self.basis.to(points - self.center).reshape(*batch, self.n)
         return geometry.scaled_norm(u, self.flat_axes, self.norm) < 1
 
     def scaled_distance(self, point: Tensor) -> float:
-        """||(point - center) / axes||_norm: below 1 inside the region."""
-        u = (torch.as_tensor(point).double() - self.center).reshape(1, -1)
+        """||Q(point - center) / axes||_norm: below 1 inside the region."""
+        u = self.basis.to(torch.as_tensor(point).double() - self.center).reshape(1, -1)
         return geometry.scaled_norm(u, self.flat_axes, self.norm).item()
 
 
@@ -169,7 +191,7 @@ def largest_out_subset(
         raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
     u, a, b = _pair(other, region)
     axes = geometry.axes_outside(u, a, b, region.norm, shrink=shrink)
-    return region_or_none(region.center, axes, region.norm)
+    return region_or_none(region.center, axes, region.norm, common_basis(region, other))
 
 
 def largest_in_subset(center: Tensor, other: Region, *, keep_shape: bool = False) -> Region | None:
@@ -178,29 +200,47 @@ def largest_in_subset(center: Tensor, other: Region, *, keep_shape: bool = False
     keep_shape: instead the copy of other scaled by 1 - rho, with rho the scaled norm of center in
     other (for norm 1 the two are the same).
     """
-    u = (other.center - torch.as_tensor(center).double()).reshape(1, -1)
+    u = other.basis.to(other.center - torch.as_tensor(center).double()).reshape(1, -1)
     inside = geometry.scaled_copy_inside if keep_shape else geometry.largest_inside
     axes = inside(u, other.flat_axes[None], other.norm)[0]
-    return region_or_none(center, axes, other.norm)
+    return region_or_none(center, axes, other.norm, other.basis)
 
 
-def region_or_none(center: Tensor, axes: Tensor, norm: int) -> Region | None:
+def region_or_none(center: Tensor, axes: Tensor, norm: int, basis: Basis = PIXELS) -> Region | None:
     """The region of flat axes (n,) or (1,), or None where an axis is too small for one."""
     if not (axes >= geometry.SMALLEST).all():
         return None
     if len(axes) == 1:
-        return Region(center, axes.reshape(()), norm)
-    return Region(center, axes.reshape(torch.as_tensor(center).shape), norm)
+        return Region(center, axes.reshape(()), norm, basis)
+    return Region(center, axes.reshape(torch.as_tensor(center).shape), norm, basis)
 
 
 def _pair(a: Region, b: Region) -> tuple[Tensor, Tensor, Tensor]:
-    """Difference of the centers and axes, flat."""
+    """Difference of the centers in the basis of both, and axes, flat."""
     if a.norm != b.norm or a.center.shape != b.center.shape:
         raise ValueError(
             f"regions of different spaces: norms {a.norm} and {b.norm}, "
             f"shapes {tuple(a.center.shape)} and {tuple(b.center.shape)}"
         )
-    return (a.center - b.center).reshape(-1), a.flat_axes, b.flat_axes
+    u = common_basis(a, b).to(a.center - b.center)
+    return u.reshape(-1), a.flat_axes, b.flat_axes
+
+
+def common_basis(a: Region, b: Region) -> Basis:
+    """The basis of both: that of either where the other is a ball; ValueError where there is none.
+
+    Where both are balls, the pixels.
+    """
+    bases = {}
+    for region in (a, b):
+        if not region.isotropic:
+            bases[region.basis.key] = region.basis
+    if len(bases) > 1:
+        raise ValueError(
+            f"regions in different bases, {a.basis.name} and {b.basis.name}: they can be compared "
+            "in one only"
+        )
+    return next(iter(bases.values()), PIXELS)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

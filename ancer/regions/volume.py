@@ -23,5 +23,5 @@ def proxy_radius(axes: Tensor) -> float:
 
 
 def radius_of_volume(log_volume: float, n: int, p: int) -> float:
-    """Radius of the lp ball of this volume."""
+    """Radius of the lp ball of this volume; NaN of NaN."""
     return math.exp((log_volume - log_unit_volume(n, p)) / n)

@@ -9,12 +9,13 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ancer._files import sha256_of
+from ancer.bases.lattice import arithmetic
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
 from ancer.evaluation.arithmetic import device
 from ancer.models import checkpoints
-from ancer.noise import LAWS, Noise, arithmetic
+from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
 from ancer.workspace.methods import Method, Methods, methods_of

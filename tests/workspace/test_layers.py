@@ -22,7 +22,9 @@ def module_of(path):
 MODULES = {module_of(path): path for path in PATHS}
 # from the bottom; a module imports from layers below its own, or from its own folder
 LAYERS = [
-    {"_files", "registry", "confidence", "noise", "evaluation"},
+    {"_files", "registry", "confidence", "evaluation"},
+    {"bases"},
+    {"noise", "perturbations"},
     {"classifier", "streams"},
     {"smoothing", "regions"},
     {"certificate"},
@@ -30,7 +32,7 @@ LAYERS = [
     {"certification", "optimization"},
     {"_contest"},
     {"selection"},
-    {"training", "models", "datasets", "perturbations"},
+    {"training", "models", "datasets"},
     {"workspace"},
 ]
 # of the workspace, likewise

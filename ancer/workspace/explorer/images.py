@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.noise import arithmetic
+from ancer.bases.lattice import arithmetic
 from ancer.regions.region import ABSTAIN
 from ancer.workspace.experiment import Profile
 from ancer.workspace.explorer.study import DIRECTIONS, Look, Study

@@ -13,7 +13,8 @@ from ancer.classifier import Classifier
 from ancer.datasets.loading import load
 from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise
-from ancer.regions.memory import Answer, Memory
+from ancer.regions.answer import Answer
+from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Profile
 
 

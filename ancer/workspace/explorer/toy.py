@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ancer.certificate import Certificate
-from ancer.regions.memory import Answer
+from ancer.regions.answer import Answer
 from ancer.workspace.explorer.moons import Moons
 from ancer.workspace.explorer.widgets import DASHES, Plane, error_box, grid, shape
 from ancer.workspace.figures.plane import MOONS

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ancer._files import sha256_of
+from ancer.bases.lattice import arithmetic
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
-from ancer.noise import Noise, arithmetic
+from ancer.noise import Noise
 from ancer.regions.region import ABSTAIN
 from ancer.selection import certify_best
 from ancer.smoothing import SmoothedClassifier

@@ -7,7 +7,8 @@ import pandas as pd
 from ancer._files import sha256_of, write_text
 from ancer.certificate import Certificate
 from ancer.classifier import Evaluation
-from ancer.regions.memory import Answer, Memory
+from ancer.regions.answer import Answer
+from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.store.columns import answer_row
 from ancer.workspace.store.provenance import write_provenance

@@ -10,7 +10,7 @@ import pandas as pd
 from ancer.certificate import Certificate
 from ancer.confidence import anytime_lower, clopper_pearson
 from ancer.noise import Noise, gap_of
-from ancer.regions.memory import Answer
+from ancer.regions.answer import Answer
 from ancer.regions.region import ABSTAIN, Region
 from ancer.selection import Best
 

@@ -1,0 +1,53 @@
+"""Lattices on which noise is added without rounding: of pixels, and of a basis's coefficients."""
+
+from torch import Tensor
+
+from ancer.bases.basis import Basis
+
+# of the lattice of coefficients on which noise is exact: images are rounded to it (see
+# `smoothing.Queries.rounding`)
+STEP = 2.0**-16
+
+
+def step_in(basis: Basis, lattice: float | None) -> float | None:
+    """The step of the lattice on which noise is drawn: the pixels' own, or STEP in another basis.
+
+    lattice: of the pixels; None for noise in floating point.
+    """
+    if lattice is None or basis.is_pixels:
+        return lattice
+    return STEP
+
+
+def arithmetic(lattice: float | None) -> str:
+    """How noise is added: "lattice <step>"; without one "not floating-point sound".
+
+    Then rounding in x + theta * z can tell an adversarial network the image (see `certify`).
+    """
+    if lattice is None:
+        return "not floating-point sound"
+    return f"lattice {lattice:.17g}"
+
+
+def levels(lattice: float) -> int:
+    """The whole number of steps from 0 to 1; ValueError where there is none."""
+    whole = 0
+    if 0 < lattice <= 1:
+        whole = round(1 / lattice)
+    if whole < 1 or abs(lattice * whole - 1) > 1e-9:
+        raise ValueError(
+            f"lattice must be 1 / a whole number (8-bit images: 1/255), found {lattice!r}"
+        )
+    return whole
+
+
+def check_on_lattice(x: Tensor, lattice: float) -> None:
+    """Raise ValueError unless every pixel of x is k / levels, k whole, as floating point has it."""
+    whole = levels(lattice)
+    nearest = (x.double() * whole).round().to(x.dtype).div(whole)
+    off = x[nearest != x]
+    if off.numel():
+        raise ValueError(
+            f"pixel {off[0].item()!r} is not on the lattice 1/{whole}: give the images' own "
+            "lattice, or exact=False (then the certificates are not floating-point sound)"
+        )

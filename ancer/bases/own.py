@@ -1,0 +1,87 @@
+"""Bases of matrices: fitted to images, drawn at random, or one's own."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancer.bases.basis import Basis, check_orthonormal, probes
+
+
+class Dense(Basis):
+    """An orthonormal matrix (n, n), whose rows are the basis; n = prod(shape).
+
+    Raises ValueError unless it is one, to 1e-9.
+    """
+
+    def __init__(self, matrix: Tensor, shape: Sequence[int], *, name: str = "own"):
+        n = math.prod(shape)
+        if matrix.shape != (n, n):
+            raise ValueError(
+                f"basis {name}: images of shape {tuple(shape)} need a matrix of {(n, n)}, found "
+                f"{tuple(matrix.shape)}"
+            )
+        self.name = name
+        self.shape = tuple(shape)
+        self.matrix = matrix.detach().double().clone()
+        check_orthonormal(self)
+
+    def to(self, x):
+        return self._times(x, self.matrix.mT)
+
+    def back(self, y):
+        return self._times(y, self.matrix)
+
+    def _times(self, x: Tensor, matrix: Tensor) -> Tensor:
+        flat = x.flatten(x.dim() - len(self.shape))
+        return (flat @ matrix.to(x)).reshape(x.shape)
+
+    @property
+    def key(self):
+        return f"{super().key} {_digest(self.matrix)}"
+
+
+class Own(Basis):
+    """A basis of one's own: anything with functions `to` and `back`, for images of one shape.
+
+    Both keep numbers (float32 or float64), device and shape (..., *shape). Raises ValueError unless
+    `to` is orthonormal and `back` its inverse, on random images in float64, to 1e-9.
+    """
+
+    def __init__(self, functions: Any, shape: Sequence[int], *, name: str = "own"):
+        self.name = name
+        self.shape = tuple(shape)
+        self.functions = functions
+        check_orthonormal(self)
+
+    def to(self, x):
+        return self.functions.to(x)
+
+    def back(self, y):
+        return self.functions.back(y)
+
+    @property
+    def key(self):
+        return f"{super().key} {_digest(self.to(probes(self.shape)))}"
+
+
+def _digest(numbers: Tensor) -> str:
+    return hashlib.sha256(numbers.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def pca(images: Tensor, *, name: str = "pca") -> Dense:
+    """The principal axes of (training) images (B, ...), the widest first."""
+    flat = images.flatten(1).double()
+    _, axes = torch.linalg.eigh((flat - flat.mean(dim=0)).T.cov())
+    return Dense(axes.flip(1).mT, images.shape[1:], name=name)
+
+
+def rotation(shape: Sequence[int], *, seed: int = 0, name: str = "rotation") -> Dense:
+    """A random rotation of images of a shape: what a basis that knows nothing of images gives."""
+    n = math.prod(shape)
+    generator = torch.Generator().manual_seed(seed)
+    normals = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    return Dense(torch.linalg.qr(normals).Q, shape, name=name)

@@ -1,0 +1,115 @@
+"""One theta for each coordinate, the same for all images: an ordinary smoothed classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ancer.classifier import Classifier
+from ancer.confidence import clopper_pearson
+from ancer.noise import Noise
+from ancer.optimization._common import MeanProbabilities, check_schedule, isotropic_start
+from ancer.optimization.anisotropic import LEAST_GAP, checked_mix, log_reach
+from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
+from ancer.smoothing import Queries, SmoothedClassifier
+
+CLASS_DRAWS = 100  # noisy copies that choose the class of an image
+
+
+def optimize_dataset(
+    model: nn.Module | Classifier,
+    x: Tensor,
+    noise: Noise,
+    *,
+    seed: int,
+    n: int = 10_000,
+    alpha: float = 0.001,
+    epochs: int = 10,
+    draws: int = 16,
+    step: float = 0.1,
+    kappa: float = 2.0,
+    enlarge: float = 1.0,
+    toward: Toward | None = None,
+    mix: float = 0.5,
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """One theta for each coordinate in noise's basis, the same for all images: (1, *x.shape[1:]).
+
+    Fitted to images x (B, ...), which must not be those that are certified: training images. The
+    classifier smoothed with it is one for all images, so that its certificates are sound together
+    without a `Memory` (ANCER, section 3: theorem 1 alone).
+
+    The ascent of `optimize_anisotropic`, of the mean objective over images whose class is the one
+    that leads at `noise`: (1 - mix) * mean log theta + mix * reach towards the perturbations
+    `toward` (0 without) + (1 + kappa) * log gap, over theta >= enlarge * noise.theta (one number).
+    epochs: passes over x, in batches that fill the classifier's; draws: of each image in a pass.
+
+    Raises ValueError as `optimize_anisotropic`, and where no image is certified at `noise`.
+    """
+    check_schedule(epochs, draws, step)
+    perturbations = perturbations_of(toward or {})
+    part = checked_mix(mix) if perturbations else 0.0
+    largest_bound = float(clopper_pearson(n, n, alpha))
+    queries = SmoothedClassifier(model, noise).queries(x, indices)
+    if len(isotropic_start(noise, x).unique()) > 1:
+        raise ValueError("one theta for all starts from one number, found several")
+    classifier = queries.classifier
+    size = max(1, classifier.batch_size // draws)
+
+    # 1. the class of each image, where more than half of its copies have one
+    most, leader = queries.counts(CLASS_DRAWS, seed=seed, purpose="search").max(dim=1)
+    at = (most > CLASS_DRAWS / 2).nonzero()[:, 0].tolist()
+    if not at:
+        raise ValueError(
+            f"no image of {len(x)} has a class under {noise}: was the network trained?"
+        )
+    batches = []
+    for first in range(0, len(at), size):
+        some = _chosen(queries, at[first : first + size])
+        batches.append((some, leader[at[first : first + size], None].to(x.device)))
+
+    # 2. the ascent
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        classifier.fixed_arithmetic(),
+        classifier.enough_memory(),
+    ):
+        floor = (enlarge * queries.theta[:1]).log().expand_as(queries.x[:1])
+        log_theta = floor.clone().requires_grad_()
+        optimizer = torch.optim.Adam([log_theta], lr=step)
+        of_batch = []
+        for some, _ in batches:
+            shares = energy_shares(noise.basis, some.x, perturbations).flatten(1).to(floor)
+            of_batch.append((MeanProbabilities(some, draws, seed), shares))
+        steps = epochs * len(batches)
+        for t in range(steps):
+            k = t % len(batches)
+            some, classes = batches[k]
+            probabilities, shares = of_batch[k]
+            p = probabilities(log_theta.exp().expand_as(some.x)).gather(1, classes)[:, 0]
+            gap = noise.gap(p.clamp(1e-3, largest_bound))
+            scale = gap.detach().clamp(min=LEAST_GAP)
+            flat = log_theta.flatten(1)
+            reach = log_reach(shares, flat).mean() if part else 0.0
+            volume = (1 - part) * flat.mean() + part * reach
+            objective = volume + (1 + kappa) * (gap / scale).mean()
+            (gradient,) = torch.autograd.grad(objective, log_theta)
+            log_theta.grad = -gradient
+            optimizer.param_groups[0]["lr"] = step * (1 - t / steps)
+            optimizer.step()
+            with torch.no_grad():
+                torch.maximum(log_theta, floor, out=log_theta)
+    return log_theta.detach().exp().to(x.device)
+
+
+def _chosen(queries: Queries, at: list[int]) -> Queries:
+    """Some of the images."""
+    indices = tuple(queries.indices[i] for i in at)
+    return Queries(
+        classifier=queries.classifier,
+        law=queries.law,
+        x=queries.x[at],
+        indices=indices,
+        theta=queries.theta[at],
+    )
