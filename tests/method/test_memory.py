@@ -224,11 +224,11 @@ MUTANTS = {
     "no shrinking": ("for file, row in conflicts:", "for file, row in []:"),
     "one conflict only": ("for file, row in conflicts:", "for file, row in conflicts[:1]:"),
     "reports what it does not store": (
-        "region = region_or_none(x.reshape(shape), b, p)",
+        "region = self._region(center, b, p)",
         "region = certificate.region",
     ),
     "inherits the whole certificate": (
-        "region = _largest_in_subset(x.reshape(shape), p, holders)",
+        "region = self._region(center, axes, p)",
         "region = certificate.region",
     ),
     "abstentions not stored": ('if self._records.owner["strict"] and not holders:', "if False:"),
