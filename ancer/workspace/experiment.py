@@ -9,7 +9,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ancer._files import sha256_of
-from ancer.bases.lattice import arithmetic
+from ancer.bases import Basis, basis_named, pca
+from ancer.bases.lattice import arithmetic, step_in
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
@@ -18,7 +19,7 @@ from ancer.models import checkpoints
 from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
 from ancer.workspace.fingerprints import visible
-from ancer.workspace.methods import Method, Methods, methods_of
+from ancer.workspace.methods import Method, Methods, methods_of, suits
 from ancer.workspace.notebooks import check_injected
 from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
@@ -161,8 +162,26 @@ class Experiment:
     @cached_property
     def certified_methods(self) -> list[Method]:
         """Those that it certifies."""
-        names = self.section.methods or self.parameters.certify.methods or list(self.methods)
-        return [self.methods[name] for name in names]
+        if self.section.methods:
+            return [self.methods[name] for name in self.section.methods]
+        names = self.parameters.certify.methods or list(self.methods)
+        noise = self.section.noise
+        return [self.methods[name] for name in names if suits(self.methods, name, noise)]
+
+    @cached_property
+    def chosen_methods(self) -> list[Method]:
+        """Those whose theta its certificates need and a function chooses, each after its start."""
+        return self.methods.chosen([method.name for method in self.certified_methods])
+
+    def basis(self, method: str) -> Basis:
+        """The basis of a method's certificates, for its images."""
+        return self.basis_named(self.methods.basis(method))
+
+    def basis_named(self, name: str) -> Basis:
+        """The basis of a name for its images; `pca` is fitted to its training images."""
+        if name == "pca":
+            return pca(self.training_data().images)
+        return basis_named(name, tuple(self.data.images.shape[1:]))
 
     @cached_property
     def data(self) -> Dataset:
@@ -274,19 +293,31 @@ class Experiment:
         return pd.read_csv(path)
 
     def theta(self, data: Dataset, lattice: float | None = None) -> dict[str, Tensor]:
-        """theta of each method round some of its images, as it is sampled.
+        """theta of each method round some of its images, as it is sampled: see `noises`."""
+        found = {}
+        for name, noise in self.noises(data).items():
+            found[name] = noise.theta_for(data.images, step_in(noise.basis, lattice))
+        return found
 
-        lattice: on which noise is drawn. What a function chose, from the optimize stage; elsewhere
-        that of the training noise. A method that does not run on all of them is left out.
+    def noises(self, data: Dataset) -> dict[str, Noise]:
+        """The noise of each method round some of its images.
+
+        Its theta is what a function chose, from the optimize stage; elsewhere that of the training
+        noise. A method that does not run on all of them is left out.
         """
         _ = self.theta_provenance
         wanted = set(data.indices)
-        runs = [name for name in self.methods if wanted <= set(self.images_of(name))]
-        names = [method.name for method in self.methods.chosen() if method.name in runs]
+        needed = {method.name for method in [*self.certified_methods, *self.chosen_methods]}
+        for method in self.certified_methods:
+            needed |= set(method.best_of or ())
+        runs = [
+            name for name in self.methods if name in needed and wanted <= set(self.images_of(name))
+        ]
+        names = [method.name for method in self.chosen_methods if method.name in runs]
         chosen = read_theta(self.file("theta"), data.digest_of, names)
         found = {}
         for name in runs:
             if self.methods[name].best_of is None:
                 theta = chosen.get(name, self.law.theta.expand(len(data)))
-                found[name] = self.law.with_theta(theta).theta_for(data.images, lattice)
+                found[name] = self.law.in_basis(self.basis(name)).with_theta(theta)
         return found

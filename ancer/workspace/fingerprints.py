@@ -37,6 +37,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
         "every",
         "evaluate",
         "methods",
+        "certify.methods",
         "certify.n",
         "certify.alpha",
         "figures",
@@ -73,13 +74,13 @@ OF_ALL: dict[str, tuple[str, ...]] = {
 # the stages that read images, and of which splits
 READS = {
     "train": ("train", "test"),
-    "optimize": ("test",),
+    "optimize": ("train", "test"),
     "certify": ("test",),
     "memory": ("test",),
     "volumes": ("test",),
     "coverage": ("test",),
     "statistics": ("test",),
-    "ablations": ("test",),
+    "ablations": ("train", "test"),
     "figures": ("test",),
 }
 NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}

@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ancer.bases.basis import PIXELS
 from ancer.classifier import Classifier
 from ancer.datasets.loading import maker_of
-from ancer.noise import Noise
+from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
 from ancer.workspace.parameters.fields import section_of
 from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
@@ -29,8 +30,9 @@ class Method:
 
     theta: the function that chooses it, None where it is that of the training noise or where
     best_of names other methods with their shares of alpha. start: the method from whose theta it
-    starts. options: of the function, checked. images: the first so many alone, None for all. color,
-    style: of its lines in figures.
+    starts. options: of the function, checked. basis: whose coordinates theta scales, by name. fit:
+    one theta for all, fitted to so many training images; None for one an image. images: the first
+    so many alone, None for all. color, style: of its lines in figures.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Method:
     theta: Callable[..., Tensor] | None = None
     start: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    basis: str = PIXELS.name
+    fit: int | None = None
     best_of: Mapping[str, float] | None = None
     images: int | None = None
     color: str = COLORS[-1]
@@ -46,21 +50,23 @@ class Method:
     @property
     def depends_on_image(self) -> bool:
         """Whether theta does, so that the answers are sound only with a memory."""
-        return self.theta is not None or self.best_of is not None
+        return self.best_of is not None or (self.theta is not None and self.fit is None)
 
     def choose(
         self, classifier: Classifier, x: Tensor, law: Noise, seed: int, indices: Sequence[int]
     ) -> Tensor:
-        """theta for images x (B, ...), from law's: (B,) or like x.
+        """theta for images x (B, ...), from law's and in its basis: (B,) or like x.
 
-        Raises ValueError that names method and function where they return anything else.
+        Of a method with fit, (1, ...) for all images alike. Raises ValueError that names method and
+        function where they return anything else.
         """
         assert self.theta is not None
         theta = self.theta(classifier, x, law, seed=seed, indices=indices, **self.options)
         problem = None
-        if not isinstance(theta, Tensor) or theta.shape not in ((len(x),), x.shape):
+        shapes = [(len(x),), x.shape] if self.fit is None else [(1, *x.shape[1:])]
+        if not isinstance(theta, Tensor) or theta.shape not in shapes:
             shape = tuple(theta.shape) if isinstance(theta, Tensor) else type(theta).__name__
-            problem = f"found {shape}, expected ({len(x)},) or {tuple(x.shape)}"
+            problem = f"found {shape}, expected {' or '.join(str(tuple(s)) for s in shapes)}"
         elif not (torch.isfinite(theta) & (theta > 0)).all():
             problem = "found scales that are not > 0 and finite"
         if problem is not None:
@@ -94,10 +100,16 @@ class Methods(Mapping[str, Method]):
         labels = [method.label for method in self._methods.values()]
         raise KeyError(f"no method is called {label!r}: {closest(label, labels)}")
 
-    def chosen(self) -> list[Method]:
-        """Those whose theta is chosen by a function, each after its start."""
+    def basis(self, name: str) -> str:
+        """Name of the basis of a method's certificates; of several, the one that is not pixels."""
+        method = self[name]
+        bases = [self[member].basis for member in method.best_of or ()]
+        return next((basis for basis in bases if basis != PIXELS.name), method.basis)
+
+    def chosen(self, names: Sequence[str] | None = None) -> list[Method]:
+        """Those whose theta is chosen by a function, each after its start; for some, or for all."""
         ordered: list[Method] = []
-        for name in self:
+        for name in self if names is None else names:
             for needed in self.chain(name):
                 if needed not in ordered:
                     ordered.append(needed)
@@ -128,7 +140,7 @@ class Methods(Mapping[str, Method]):
                 if method.name not in found:
                     assert method.theta is not None
                     start = found.get(str(method.start), law)
-                    found[method.name] = law.with_theta(method.theta(model, x, start, seed=seed))
+                    found[method.name] = start.with_theta(method.theta(model, x, start, seed=seed))
             found.setdefault(name, law)
         return {name: found[name] for name in names}
 
@@ -164,6 +176,8 @@ def methods_of(parameters: Parameters) -> Methods:
             name=name,
             label=section.label or name,
             start=section.start,
+            basis=section.basis,
+            fit=section.fit,
             best_of=section.best_of,
             images=section.images,
             color=COLORS[position % len(COLORS)],
@@ -172,6 +186,7 @@ def methods_of(parameters: Parameters) -> Methods:
         )
     _check_best_of(found)
     _check_starts(found)
+    _check_bases(found)
     return Methods(found)
 
 
@@ -236,6 +251,18 @@ def check_parameters(parameters: Parameters) -> None:
         with _named(f"{where}.options"):
             if isinstance(recipe, TrainingRecipe):
                 recipe.recipe(experiment.options)
+        with _named(f"{where}.methods"):
+            for method in experiment.methods or ():
+                if not suits(methods, method, experiment.noise):
+                    raise ValueError(
+                        f"{method} is in basis {methods.basis(method)}, and {experiment.noise} "
+                        "noise certifies l1, in pixels only"
+                    )
+
+
+def suits(methods: Methods, name: str, noise: str) -> bool:
+    """Whether a method can be had under a noise: another basis than pixels is for l2 alone."""
+    return methods.basis(name) == PIXELS.name or find(noise, LAWS, "noise").norm == 2
 
 
 @contextmanager
@@ -255,6 +282,7 @@ def _check_ablations(parameters: Parameters) -> None:
         where = f"ablations.settings.{position}"
         options = dict(setting)
         start = options.pop("start", None)
+        options.pop("basis", None)
         if start is not None and start not in parameters.methods:
             raise ValueError(
                 f"params.yaml: {where}.start: found {start!r}, {closest(start, parameters.methods)}"
@@ -271,6 +299,28 @@ def _check_best_of(methods: Mapping[str, Method]) -> None:
                     f"params.yaml: methods.{name}.best_of: {member!r} has best_of, so no theta of "
                     "its own"
                 )
+
+
+def _check_bases(methods: Mapping[str, Method]) -> None:
+    """Raise ValueError where candidates are in several bases, or a start is fitted to others."""
+    for name, method in methods.items():
+        bases = {methods[member].basis for member in method.best_of or ()} - {PIXELS.name}
+        if len(bases) > 1:
+            raise ValueError(
+                f"params.yaml: methods.{name}.best_of: its candidates must share one basis beside "
+                f"pixels, found {', '.join(sorted(bases))}"
+            )
+        start = methods.get(method.start or "")
+        if start is not None and start.fit:
+            raise ValueError(
+                f"params.yaml: methods.{name}.start: {start.name!r} has one theta for all images, "
+                "from which no other starts"
+            )
+        if method.fit and start is not None and start.theta is not None:
+            raise ValueError(
+                f"params.yaml: methods.{name}.start: theta for all images starts from the training "
+                f"noise, found {start.name!r}"
+            )
 
 
 def _check_starts(methods: Mapping[str, Method]) -> None:

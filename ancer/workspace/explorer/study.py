@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ancer.bases.basis import Basis
 from ancer.datasets.dataset import Dataset
 from ancer.perturbations.coverage import covered_severity
 from ancer.perturbations.families import Family, families_for
@@ -41,24 +42,31 @@ class Study:
         """The k-th of the images, by the methods that ran on it."""
         one = self.data.take([self.data.indices[k]])
         theta = self.experiment.theta(one, self.experiment.lattice)
+        bases = {name: self.experiment.basis(name) for name in self.methods}
         rows = {}
         for name in self.methods:
             if (name, one.indices[0]) in self.rows.index:
                 rows[name] = self.rows.loc[(name, one.indices[0])]
-        return Look(self, one, rows, theta)
+        return Look(self, one, rows, theta, bases)
 
 
 class Look:
     """One image of a study.
 
-    x, (C, H, W); label; and of each method the row of its certificate, theta (like x, as it was
-    sampled), region (None where it abstains).
+    x, (C, H, W); label; and of each method the row of its certificate, basis, theta (like x, as it
+    was sampled), region (None where it abstains).
     """
 
     def __init__(
-        self, study: Study, one: Dataset, rows: dict[str, pd.Series], theta: dict[str, Tensor]
+        self,
+        study: Study,
+        one: Dataset,
+        rows: dict[str, pd.Series],
+        theta: dict[str, Tensor],
+        bases: dict[str, Basis],
     ):
         self.study = study
+        self.bases = bases
         self.x = one.images[0]
         self.label = int(one.labels[0])
         self.rows = rows
@@ -69,7 +77,8 @@ class Look:
             self.theta[name] = scales
             self.regions[name] = None
             if row["gap"] > 0:
-                self.regions[name] = Region(self.x, scales * row["gap"], study.law.norm)
+                axes = scales * row["gap"]
+                self.regions[name] = Region(self.x, axes, study.law.norm, bases[name])
 
     def direction(self, kind: str, method: str, other: int = 0) -> Way:
         """A direction of lp norm 1, like x: one of DIRECTIONS; or one of the study's families.
@@ -115,9 +124,10 @@ class Look:
     def _axis(self, method: str, *, largest: bool) -> Tensor:
         theta = self.theta[method].flatten()
         at = theta.argmax() if largest else theta.argmin()
-        u = torch.zeros_like(theta)
-        u[at] = 1.0 if self.x.flatten()[at] < 0.5 else -1.0
-        return u.reshape(self.x.shape)
+        unit = torch.zeros_like(theta)
+        unit[at] = 1.0
+        u = self.bases[method].back(unit.reshape(self.x.shape))
+        return u if (u * (0.5 - self.x)).sum() >= 0 else -u
 
     def moved(self, u: Way, size: float) -> Tensor:
         """x + size * u, or a family's x(size); kept in [0, 1], where images live: like x."""
@@ -142,7 +152,9 @@ class Look:
             return 0.0
         if isinstance(u, Family):
             axes = region.axes.expand(1, *self.x.shape)
-            covered = covered_severity(u, self.x[None], axes, region.norm).item()
+            covered = covered_severity(
+                u, self.x[None], axes, region.norm, self.bases[method]
+            ).item()
             return math.inf if covered == u.severities[-1] else covered
         largest = (1 / u[u != 0].abs().min()).item()  # where every pixel that moves is 0 or 1
         if self.scaled_size(method, self.moved(u, largest)) < 1:
@@ -179,9 +191,9 @@ class Look:
 
     def votes(self, method: str, y: Tensor) -> Tensor:
         """Votes at y under noise of method's theta, as many as one batch: int64 (K,)."""
-        law = type(self.study.law)
+        law = self.study.law.in_basis(self.bases[method])
         classifier = self.study.classifier
-        smoothed = SmoothedClassifier(classifier, law(self.theta[method][None]))
+        smoothed = SmoothedClassifier(classifier, law.with_theta(self.theta[method][None]))
         return smoothed.counts(
             y[None], classifier.batch_size, seed=self.study.seed, purpose="predict"
         )[0]

@@ -119,6 +119,10 @@ class MethodSection(Section):
     """The function that chooses theta, as a dotted path; none: theta of the training noise."""
     start: Name | None = None
     """The method from whose theta it starts."""
+    basis: str = "pixels"
+    """Whose coordinates theta scales: see `bases.named`; another than pixels is for l2 alone."""
+    fit: Count | None = None
+    """One theta for all, fitted to the first so many training images; no memory is needed then."""
     best_of: dict[Name, Share] | None = None
     """Certify several methods, each at its share of alpha, and report the largest region."""
     images: Count | None = None
@@ -135,6 +139,10 @@ class MethodSection(Section):
             raise ValueError("a method with best_of has no theta, start or options of its own")
         if self.theta is None and (self.start or self.options or self.images):
             raise ValueError("without theta a method has no start, options or images of its own")
+        if self.theta is None and (self.basis != "pixels" or self.fit):
+            raise ValueError("without theta a method has no basis or fit of its own")
+        if self.fit and self.images:
+            raise ValueError("theta that is fitted to training images is there for all: no images")
         if self.theta is not None and self.start is None:
             raise ValueError("theta needs a start: the method from whose theta it starts")
         if self.best_of and sum(self.best_of.values()) > 1 + 1e-9:
@@ -162,7 +170,7 @@ class ExperimentSection(Section):
     options: dict[str, Any] = {}
     """Options of the recipe's scheme, or `file`, of a published checkpoint or of weights."""
     methods: list[Name] | None = None
-    """Methods to certify here; those of `certify` where none are named."""
+    """Methods to certify here; where none are named, those of `certify` that suit its noise."""
     method_options: dict[Name, dict[str, Any]] = {}
     """Options of methods that this experiment has different."""
 

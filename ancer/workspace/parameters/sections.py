@@ -186,7 +186,7 @@ class Ablations(Section):
     start: Name = "isotropic"
     """The method from whose theta it starts; a setting may name another one."""
     settings: list[dict[str, Any]] = [{}]
-    """What is changed: options of the optimizer, or start."""
+    """What is changed: options of the optimizer, start, basis (`pca`: of training images)."""
 
 
 class Published(Section):

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from ancer._files import sha256_of
+from ancer.bases.basis import PIXELS
 from ancer.certification import certify
 from ancer.datasets.dataset import Dataset
 from ancer.evaluation.arithmetic import device, machine
+from ancer.noise import Noise
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
@@ -35,7 +36,7 @@ def ablate(profile: Profile) -> dict[str, pd.DataFrame]:
 def _ablate(experiment: Experiment) -> pd.DataFrame:
     section = experiment.parameters.ablations
     data = experiment.some_data(section.images)
-    starts = experiment.theta(data)
+    starts = experiment.noises(data)
     settings = {_label(setting): setting for setting in section.settings}
     provenance = _provenance(experiment)
     with RowStore(experiment.target("ablations"), key=key_of(**provenance)) as store:
@@ -60,7 +61,7 @@ def _label(setting: dict[str, Any]) -> str:
 def _rows(
     experiment: Experiment,
     data: Dataset,
-    starts: dict[str, Tensor],
+    starts: dict[str, Noise],
     chunk: Sequence[int],
     label: str,
     setting: dict[str, Any],
@@ -71,14 +72,15 @@ def _rows(
     optimize = theta_function(section.theta, "ablations.theta")
     options = dict(setting)
     start = starts[options.pop("start", section.start)]
-    law = type(experiment.law)
+    basis = experiment.basis_named(options.pop("basis", PIXELS.name))
     ours = data.take(chunk)
     at = list(map(data.indices.index, chunk))
+    of_images = start.with_theta(start.theta_for(data.images)[at]).in_basis(basis)
     began = time.perf_counter()
     theta = optimize(
         experiment.classifier,
         ours.images,
-        law(start[at]),
+        of_images,
         seed=parameters.seed,
         indices=chunk,
         **options,
@@ -87,7 +89,7 @@ def _rows(
     certificates = certify(
         experiment.classifier,
         ours.images,
-        law(theta),
+        of_images.with_theta(theta),
         n0=parameters.certify.n0,
         n=section.n,
         alpha=parameters.certify.alpha,

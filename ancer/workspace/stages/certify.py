@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ancer._files import sha256_of
+from ancer.bases.basis import Basis
 from ancer.bases.lattice import arithmetic
 from ancer.certification import certify
 from ancer.classifier import Classifier
@@ -83,8 +84,10 @@ def _tasks(
     budget = sampling(experiment) | {"seed": seed}
     theta_file = experiment.file("theta")
     needed = _needed(experiment, method)
+    bases = {name: experiment.basis(name) for name in method.best_of or [method.name]}
     for chunk in chunked(indices, experiment.parameters.tasks.certify):
-        yield experiment.data.take(chunk), method, experiment.law, theta_file, needed, budget
+        data = experiment.data.take(chunk)
+        yield data, method, experiment.law, theta_file, needed, bases, budget
 
 
 def sampling(experiment: Experiment) -> dict[str, Any]:
@@ -146,6 +149,13 @@ def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
         if method.best_of is not None:
             best_of[method.name] = dict(method.best_of)
     more: dict[str, Any] = {} if section.stop is None else {"stop": section.stop}
+    bases = {}
+    for method in experiment.certified_methods:
+        basis = experiment.basis(method.name)
+        if not basis.is_pixels:
+            bases[method.name] = basis.key
+    if bases:
+        more["bases"] = bases
     if experiment.data.converted:
         more["converted"] = True  # its images are not those of the files
     return {
@@ -171,12 +181,14 @@ def certified_rows(
     law: Noise,
     theta_file: Path,
     needed: Sequence[str],
+    bases: Mapping[str, Basis],
     budget: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Rows of `method` for the images of `data`.
 
     law: the noise of training; theta_file: holds theta of the methods that have a function; needed:
-    those of them that `method` needs. budget: n0, n, alpha, seed, exact and lattice of `certify`.
+    those of them that `method` needs. bases: of the method, or of each candidate. budget: n0, n,
+    alpha, seed, exact and lattice of `certify`.
     """
     chosen = read_theta(theta_file, data.digest_of, needed)
     labels = zip(data.labels.tolist(), data.digests, strict=True)
@@ -184,7 +196,7 @@ def certified_rows(
 
     def noise_of(name: str) -> Noise:
         theta: Tensor = chosen.get(name, law.theta.expand(len(data)))
-        return law.with_theta(theta)
+        return law.in_basis(bases[name]).with_theta(theta)
 
     rows = []
     if method.best_of is not None:

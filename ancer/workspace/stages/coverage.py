@@ -1,7 +1,7 @@
 """The coverage stage: which severities of what happens to pictures the regions hold for."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ancer._files import write_text
+from ancer.bases.basis import Basis
 from ancer.datasets.dataset import Dataset
 from ancer.perturbations.coverage import covered_severity
 from ancer.perturbations.families import FAMILIES, Family, families_for
@@ -56,26 +57,36 @@ def covered_severities(experiment: Experiment) -> pd.DataFrame:
         rows[place] = about | nothing
         if region is not None:
             axes[place] = region.axes
-    # 2. what they cover, some images at a time, all methods and answers of an image together
-    kinds = list(dict.fromkeys(place[:2] for place in rows))
+    # 2. what they cover, some images at a time, all of one basis together
     shape = data.images.shape[1:]
-    for chunk in chunked(data.indices, max(1, NUMBERS // shape.numel())):
-        x = data.take(chunk).images
-        of_chunk = torch.full((len(kinds), *x.shape), NOTHING, dtype=torch.float64)
-        found = {}
-        for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
-            place = (*kind, index)
-            if place in axes:
-                found[place] = (k, i)
-                of_chunk[k, i] = axes[place]
-        for name, family in families.items():
-            covered = covered_severity(family, x, of_chunk, experiment.norm)
-            for place, at in found.items():
-                rows[place][name] = covered[at].item()
+    for basis, kinds in _by_basis(experiment, rows).items():
+        for chunk in chunked(data.indices, max(1, NUMBERS // shape.numel())):
+            x = data.take(chunk).images
+            of_chunk = torch.full((len(kinds), *x.shape), NOTHING, dtype=torch.float64)
+            found = {}
+            for (k, kind), (i, index) in itertools.product(enumerate(kinds), enumerate(chunk)):
+                place = (*kind, index)
+                if place in axes:
+                    found[place] = (k, i)
+                    of_chunk[k, i] = axes[place]
+            for name, family in families.items():
+                covered = covered_severity(family, x, of_chunk, experiment.norm, basis)
+                for place, at in found.items():
+                    rows[place][name] = covered[at].item()
     table = pd.DataFrame(list(rows.values()))
     path = experiment.profile.results("coverage") / f"{experiment.name}.csv"
     write_text(path, table.to_csv(index=False))
     return table
+
+
+def _by_basis(
+    experiment: Experiment, places: Iterable[tuple[str, str, int]]
+) -> dict[Basis, list[tuple[str, str]]]:
+    """The kinds of (method, answer) of some places, by the basis of their regions."""
+    kinds: dict[Basis, list[tuple[str, str]]] = {}
+    for method, answer in dict.fromkeys(place[:2] for place in places):
+        kinds.setdefault(experiment.basis(method), []).append((method, answer))
+    return kinds
 
 
 def _regions(
@@ -99,10 +110,8 @@ def observed_accuracy(experiment: Experiment) -> pd.DataFrame:
     """
     section = experiment.parameters.coverage
     data = experiment.data.take(experiment.data.indices[: section.images])
-    theta = experiment.theta(data, experiment.lattice)
     smoothed = {}
-    for method, scales in theta.items():
-        noise = experiment.law.with_theta(scales)
+    for method, noise in experiment.noises(data).items():
         smoothed[method] = SmoothedClassifier(experiment.classifier, noise)
     lines = []
     for name, family in families_of(experiment).items():

@@ -41,6 +41,7 @@ def equal_perturbations(
     of_region = rows[rows["method"] == section.region].set_index("idx")
     gap = torch.tensor(of_region.loc[data.indices, "gap"].to_numpy(), dtype=x.dtype)
     theta = experiment.theta(data, experiment.lattice)[section.region]
+    basis = experiment.basis(section.region)
     axes = theta * gap.reshape(per_image)
     proxy = axes.flatten(1).log().mean(dim=1).exp().reshape(per_image)
-    return x + proxy * direction, x + axes * direction
+    return x + proxy * direction, x + basis.back(axes * direction).to(x.dtype)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from ancer._files import sha256_of, write_text
+from ancer.bases.lattice import step_in
 from ancer.certificate import Certificate
 from ancer.classifier import Evaluation
 from ancer.regions.answer import Answer
@@ -32,7 +33,7 @@ def answer_queries(experiment: Experiment) -> pd.DataFrame:
 
 def answers_of(experiment: Experiment, method: str) -> Iterator[tuple[Answer, Certificate, int]]:
     """What a memory answers to a method's certificates in dataset order; and the labels."""
-    with Memory(norm=experiment.norm) as memory:
+    with Memory(norm=experiment.norm, basis=experiment.basis(method)) as memory:
         for certificate, label in certificates(experiment, method):
             yield memory.answer(certificate), certificate, label
 
@@ -51,6 +52,7 @@ def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate,
     evaluation = Evaluation(**experiment.provenance["evaluation"])
     of_method = rows[rows["method"] == method]
     data = experiment.data.take(of_method["idx"].tolist())
+    basis = experiment.basis(method)
     theta = experiment.theta(data, experiment.lattice)
     found = []
     for k, line in enumerate(of_method.itertuples()):
@@ -65,8 +67,9 @@ def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate,
             count=line.count,
             n=line.n,
             alpha=line.alpha,
-            lattice=experiment.lattice,
+            lattice=step_in(basis, experiment.lattice),
             evaluation=evaluation,
+            basis=basis,
         )
         found.append((certificate, int(line.label)))
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ancer.bases.basis import PIXELS, Basis
 from ancer.classifier import Classifier
 from ancer.noise import Noise
 from ancer.workspace.experiment import Experiment
@@ -14,7 +15,7 @@ from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.methods import Method
 from ancer.workspace.notebooks import chunked
-from ancer.workspace.stages._runner import runner
+from ancer.workspace.stages._runner import Runner, runner
 from ancer.workspace.store.theta import ThetaStore
 from ancer.workspace.store.timing import save_seconds
 
@@ -27,7 +28,7 @@ def choose_theta(experiment: Experiment) -> None:
     `cluster` in params.yaml says who computes; that alone changes no theta.
     """
     parameters = experiment.parameters
-    methods = experiment.methods.chosen()
+    methods = experiment.chosen_methods
     data = experiment.data
     digest_of = data.digest_of
     chunks = [dict(some) for some in chunked(list(digest_of.items()), parameters.tasks.optimize)]
@@ -44,9 +45,10 @@ def choose_theta(experiment: Experiment) -> None:
         path = experiment.target("theta")
         with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
             missing = [chunk for chunk in chunks if not store.has(chunk)]
+            fitted = _fitted(experiment, run) if missing else {}
             for proposal, _ in run(
                 propose,
-                _tasks(experiment, missing, counts),
+                _tasks(experiment, missing, counts, fitted),
                 what="optimize",
                 total=sum(map(len, missing)),
                 images=lambda proposal: len(proposal.indices),
@@ -54,14 +56,41 @@ def choose_theta(experiment: Experiment) -> None:
                 images = {index: digest_of[index] for index in proposal.indices}
                 store.add(images, proposal.theta, seconds=proposal.seconds)
             seconds = store.finish(chunks, provenance=provenance)
+            for name, (_, spent) in fitted.items():
+                seconds[name] = spent
     save_seconds(experiment.profile.results("timing"), experiment.name, "optimize", seconds, counts)
 
 
+def _fitted(experiment: Experiment, run: Runner) -> dict[str, tuple[Tensor, float]]:
+    """theta, (1, ...), of the methods that have one for all images, and the seconds that it took.
+
+    Fitted to the first training images.
+    """
+    found = {}
+    seed = experiment.parameters.seed
+    for method in experiment.chosen_methods:
+        if method.fit is not None:
+            data = experiment.training_data()
+            some = data.take(data.indices[: method.fit])
+            law = experiment.law.in_basis(experiment.basis(method.name))
+            task = (method, some.images, law, seed, some.indices)
+            ((theta, seconds),) = run(
+                fit, [task], what=f"fit {method.name}", total=1, images=lambda _: 1
+            )
+            found[method.name] = (theta, seconds)
+    return found
+
+
 def _tasks(
-    experiment: Experiment, chunks: Sequence[Mapping[int, str]], counts: Mapping[str, int]
+    experiment: Experiment,
+    chunks: Sequence[Mapping[int, str]],
+    counts: Mapping[str, int],
+    fitted: Mapping[str, tuple[Tensor, float]],
 ) -> Iterator[tuple]:
     """The arguments of `propose` for each chunk of images; counts: of each method's images."""
-    methods = experiment.methods.chosen()
+    methods = experiment.chosen_methods
+    bases = {method.name: experiment.basis(method.name) for method in methods}
+    theta = {name: found for name, (found, _) in fitted.items()}
     position = {index: k for k, index in enumerate(experiment.data.indices)}
     for chunk in chunks:
         indices = list(chunk)
@@ -70,7 +99,7 @@ def _tasks(
         todo = []
         for method in methods:
             todo.append((method, min(counts[method.name] - first, len(indices))))
-        yield x, experiment.law, indices, todo, experiment.parameters.seed
+        yield x, experiment.law, indices, todo, bases, theta, experiment.parameters.seed
 
 
 def _description(method: Method) -> dict:
@@ -81,8 +110,11 @@ def _description(method: Method) -> dict:
         "options": dict(method.options),
         "code": code_of(method.theta),
     }
-    if method.images is not None:
-        described["images"] = method.images
+    for name in ("images", "fit"):
+        if getattr(method, name) is not None:
+            described[name] = getattr(method, name)
+    if method.basis != PIXELS.name:
+        described["basis"] = method.basis
     return described
 
 
@@ -95,28 +127,41 @@ class Proposal:
     seconds: dict[str, float]
 
 
+def fit(
+    classifier: Classifier, method: Method, x: Tensor, law: Noise, seed: int, indices: Sequence[int]
+) -> Tensor:
+    """One theta for all images by a method, fitted to images x (B, ...): (1, ...)."""
+    return method.choose(classifier, x, law, seed, indices)
+
+
 def propose(
     classifier: Classifier,
     x: Tensor,
     law: Noise,
     indices: Sequence[int],
     methods: Sequence[tuple[Method, int]],
+    bases: Mapping[str, Basis],
+    fitted: Mapping[str, Tensor],
     seed: int,
 ) -> Proposal:
     """theta of images x (B, ...), numbered `indices`, from the training noise `law`.
 
     methods: those with a function, each after its start, and for how many of the images, the first,
-    each is wanted.
+    each is wanted. bases: of each of them; fitted: theta of those that have one for all images.
     """
     theta: dict[str, Tensor] = {}
     seconds = {}
     for method, count in methods:
         if count <= 0:
             continue
+        if method.name in fitted:
+            theta[method.name] = fitted[method.name].expand(count, *x.shape[1:]).contiguous()
+            continue
         began = time.perf_counter()
         start = law
         if method.start in theta:
-            start = law.with_theta(theta[method.start][:count])
+            start = law.in_basis(bases[method.start]).with_theta(theta[method.start][:count])
+        start = start.in_basis(bases[method.name])
         theta[method.name] = method.choose(classifier, x[:count], start, seed, indices[:count])
         seconds[method.name] = time.perf_counter() - began
     return Proposal(indices, theta, seconds)

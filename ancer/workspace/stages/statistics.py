@@ -96,10 +96,7 @@ def _mean(found: Sequence[Any], what: str) -> float:
 def _subject(experiment: Experiment) -> tuple[Dataset, dict[str, Noise]]:
     """The first images of an experiment, and each method's noise round them."""
     data = experiment.some_data(experiment.parameters.statistics.images)
-    noises = {}
-    for name, theta in experiment.theta(data).items():
-        noises[name] = experiment.law.with_theta(theta)
-    return data, noises
+    return data, experiment.noises(data)
 
 
 def against_baseline(

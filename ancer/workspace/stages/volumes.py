@@ -48,7 +48,8 @@ def _compared(experiment: Experiment) -> list[dict]:
                 regions = []
                 for name, row in ((section.of, ours), (against, other)):
                     axes = theta[name][k].double() * row["gap"]
-                    regions.append(Region(data.images[k], axes, experiment.norm))
+                    basis = experiment.basis(name)
+                    regions.append(Region(data.images[k], axes, experiment.norm, basis))
                 line["superset"] = int(superset(*regions))
                 line["log_volume_gain"] = ours["log_volume"] - other["log_volume"]
                 ratio = ours["in_box_proxy_radius"] / other["in_box_proxy_radius"]
