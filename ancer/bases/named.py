@@ -50,12 +50,8 @@ def basis_named(name: str, shape: Sequence[int]) -> Basis:
     return _basis_named(name, tuple(shape))
 
 
-@lru_cache(maxsize=16)
-def _basis_named(name: str, shape: tuple[int, ...]) -> Basis:
-    if name == "pixels":
-        return PIXELS
-    if ":" in name:
-        return _own(name, shape)
+def parsed(name: str) -> tuple[str, int | None, list[str]]:
+    """Kind, number and factors of a name of ours; ValueError where it is none."""
     first, *factors = str(name).split("+")
     form = re.fullmatch(r"(pixels|dct|haar|square|rotation)(\d*)", first)
     known = {"means", "colours"}
@@ -63,15 +59,25 @@ def _basis_named(name: str, shape: tuple[int, ...]) -> Basis:
         raise ValueError(f"unknown basis {name!r}: it is {FORMS}")
     kind = form[1]
     size = int(form[2]) if form[2] else None
+    if kind in ("pixels", "rotation") and size is not None:
+        raise ValueError(f"unknown basis {name!r}: {kind} takes no number")
+    if "means" in factors and not (kind == "dct" and size):
+        raise ValueError(f"basis {name!r}: only blocks of cosines have means, as in 'dct8+means'")
+    return kind, size, factors
+
+
+@lru_cache(maxsize=16)
+def _basis_named(name: str, shape: tuple[int, ...]) -> Basis:
+    if name == "pixels":
+        return PIXELS
+    if ":" in name:
+        return _own(name, shape)
+    kind, size, factors = parsed(name)
     if len(shape) != 3:
         raise ValueError(
             f"basis {name!r} is for images (C, H, W), found shape {shape}: use 'pixels', or one of "
             "your own"
         )
-    if kind in ("pixels", "rotation") and size is not None:
-        raise ValueError(f"unknown basis {name!r}: {kind} takes no number")
-    if "means" in factors and not (kind == "dct" and size):
-        raise ValueError(f"basis {name!r}: only blocks of cosines have means, as in 'dct8+means'")
     basis = MAKERS[kind](name, shape, size)
     if "means" in factors:
         basis = _with_means(name, basis, shape, size)

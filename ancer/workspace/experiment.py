@@ -9,32 +9,27 @@ import pandas as pd
 from torch import Tensor, nn
 
 from ancer._files import sha256_of
-from ancer.bases import Basis, basis_named, pca
 from ancer.bases.lattice import arithmetic, step_in
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
-from ancer.datasets.loading import load as load_data
 from ancer.evaluation.arithmetic import device
 from ancer.models import checkpoints
-from ancer.noise import LAWS, Noise
-from ancer.registry import closest, find
+from ancer.noise import Noise
+from ancer.registry import closest
 from ancer.workspace.fingerprints import visible
-from ancer.workspace.methods import Method, Methods, methods_of, suits
 from ancer.workspace.notebooks import check_injected
-from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
-from ancer.workspace.places import FILES, MADE_FROM, TRIAL, Places, trial_name
+from ancer.workspace.places import FILES, MADE_FROM, TRIAL, trial_name
 from ancer.workspace.store.columns import check_images, check_numbers
 from ancer.workspace.store.provenance import compare, digests_of, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
 from ancer.workspace.store.theta import read_theta, theta_provenance
+from ancer.workspace.subject import Settings, Subject
 
 
 @dataclass(frozen=True, eq=False)
-class Profile(Places):
-    """A folder with params.yaml; parameters: those that the stage may read."""
-
-    parameters: Parameters
+class Profile(Settings):
+    """A folder with params.yaml, its experiments and results."""
 
     @classmethod
     def open(
@@ -63,11 +58,6 @@ class Profile(Places):
             )
         output = folder / TRIAL / trial_name(given) if given else folder
         return cls(folder, output, visible(parameters, stage, experiment))
-
-    @cached_property
-    def methods(self) -> Methods:
-        """All methods, in their order."""
-        return methods_of(self.parameters)
 
     @cached_property
     def experiments(self) -> dict[str, "Experiment"]:
@@ -104,11 +94,10 @@ class Profile(Places):
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
-    """One network on one data set under one noise, in a profile."""
+class Experiment(Subject):
+    """One network on one data set under one noise, and what the stages leave of it."""
 
     profile: Profile
-    name: str
 
     @classmethod
     def open(
@@ -122,95 +111,6 @@ class Experiment:
         """The experiment of this name; see `Profile.open`."""
         opened = Profile.open(profile, stage=stage, experiment=name, **overrides)
         return opened.experiments[name]
-
-    @property
-    def parameters(self) -> Parameters:
-        """The profile's, as far as the stage sees them."""
-        return self.profile.parameters
-
-    @property
-    def section(self) -> ExperimentSection:
-        """Its own parameters."""
-        return self.parameters.experiments[self.name]
-
-    @property
-    def recipe(self):
-        """How its network is trained, or whose checkpoint it is."""
-        return self.parameters.train[self.section.training]
-
-    @cached_property
-    def law(self) -> Noise:
-        """The training noise."""
-        return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
-
-    @property
-    def noise(self) -> list:
-        """The training noise as provenance has it: its law and sigma."""
-        return [self.section.noise, self.section.sigma]
-
-    @property
-    def norm(self) -> int:
-        """The p of its radii."""
-        return self.law.norm
-
-    @cached_property
-    def methods(self) -> Methods:
-        """Its methods, with its own options."""
-        where = f"experiments.{self.name}.method_options"
-        return self.profile.methods.with_options(self.section.method_options, where)
-
-    @cached_property
-    def certified_methods(self) -> list[Method]:
-        """Those that it certifies."""
-        if self.section.methods:
-            return [self.methods[name] for name in self.section.methods]
-        names = self.parameters.certify.methods or list(self.methods)
-        noise = self.section.noise
-        return [self.methods[name] for name in names if suits(self.methods, name, noise)]
-
-    @cached_property
-    def chosen_methods(self) -> list[Method]:
-        """Those whose theta its certificates need and a function chooses, each after its start."""
-        return self.methods.chosen([method.name for method in self.certified_methods])
-
-    def basis(self, method: str) -> Basis:
-        """The basis of a method's certificates, for its images."""
-        return self.basis_named(self.methods.basis(method))
-
-    def basis_named(self, name: str) -> Basis:
-        """The basis of a name for its images; `pca` is fitted to its training images."""
-        if name == "pca":
-            return pca(self.training_data().images)
-        return basis_named(name, tuple(self.data.images.shape[1:]))
-
-    @cached_property
-    def data(self) -> Dataset:
-        """Its test images."""
-        return self.some_data(self.parameters.images)
-
-    def images_of(self, method: str) -> dict[int, str]:
-        """The test images that a method runs on: number -> digest, in their order."""
-        digests = list(self.data.digest_of.items())
-        return dict(digests[: self.methods.images(method, len(digests))])
-
-    def some_data(self, images: int | None) -> Dataset:
-        """The first so many of its test images."""
-        return self._load(images=images, every=self.parameters.every)
-
-    def training_data(self) -> Dataset:
-        """The images that its network is trained on."""
-        return self._load(split="train", every=self.recipe.every)
-
-    def _load(self, **choice: Any) -> Dataset:
-        section = self.section
-        choice |= {"convert": section.convert, "classes": section.classes}
-        limits = self.parameters.limits.limits()
-        return load_data(section.dataset, self.profile.folder, limits=limits, **choice)
-
-    @property
-    def lattice(self) -> float | None:
-        """The step on which its noise is drawn when it is certified; None in floating point."""
-        return self.data.lattice if self.parameters.certify.exact else None
 
     def file(self, kind: str) -> Path:
         """Where a result of an earlier stage is."""

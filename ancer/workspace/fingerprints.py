@@ -18,9 +18,9 @@ from ancer.noise import LAWS
 from ancer.registry import find
 from ancer.workspace.digests import Digests
 from ancer.workspace.imports import PACKAGE, hash_of_modules, imports
-from ancer.workspace.methods import theta_function
 from ancer.workspace.parameters.fields import Section
 from ancer.workspace.parameters.models import Parameters
+from ancer.workspace.parameters.options import theta_function
 from ancer.workspace.store.provenance import content_of
 
 S = TypeVar("S", bound=Section)

@@ -1,23 +1,21 @@
 """The methods of params.yaml: how each chooses theta, from what start, and how it is shown."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ancer.bases.basis import PIXELS
+from ancer.bases.named import parsed
 from ancer.classifier import Classifier
 from ancer.datasets.loading import maker_of
 from ancer.noise import LAWS, Noise
 from ancer.registry import closest, find
-from ancer.workspace.parameters.fields import section_of
 from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
-from ancer.workspace.parameters.problems import found_and_expected
+from ancer.workspace.parameters.options import checked_options, named, theta_function
 
 # Okabe-Ito, colour-blind safe, and line styles that read in black and white too
 COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -194,48 +192,15 @@ def _theta_and_options(name: str, section: MethodSection, planned: dict) -> dict
     if section.theta is None:
         return {}
     theta = theta_function(section.theta, f"methods.{name}.theta")
+    with named(f"methods.{name}.basis"):
+        if ":" not in section.basis:
+            parsed(section.basis)
     takes = inspect.signature(theta).parameters
     options = {key: value for key, value in planned.items() if key in takes}
     return {
         "theta": theta,
         "options": checked_options(f"methods.{name}", theta, {**options, **section.options}),
     }
-
-
-def theta_function(path: str, where: str) -> Callable[..., Tensor]:
-    """The function of a dotted path, "package.module.function" or "package.module:function".
-
-    where: what names it. Raises ValueError for anything but a function.
-    """
-    dotted = path if ":" in path else ":".join(path.rsplit(".", 1))
-    with _named(where):
-        found: Any = find(dotted, {}, "function")
-    if not inspect.isfunction(found):
-        raise ValueError(
-            f"params.yaml: {where}: {path} is a {type(found).__name__}, expected a function (def)"
-        )
-    return found
-
-
-def checked_options(where: str, theta: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for a theta function, in its types: all but its first three, seed and indices.
-
-    where: the section that they are in. Raises ValueError for an option that is not taken.
-    """
-    given = list(inspect.signature(theta).parameters)[:3]  # classifier, x, noise
-    section = section_of(theta, without=[*given, "seed", "indices"])
-    try:
-        checked = section.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        problem = found_and_expected(first)
-        if first["type"] == "extra_forbidden":
-            problem = f"{theta.__name__} has no such option, {closest(key, section.model_fields)}"
-        if first["type"] == "missing":
-            problem = f"{theta.__name__} has no default for it, and it is not there"
-        raise ValueError(f"params.yaml: {where}.{key}: {problem}") from None
-    return {key: getattr(checked, key) for key in options}
 
 
 def check_parameters(parameters: Parameters) -> None:
@@ -246,12 +211,12 @@ def check_parameters(parameters: Parameters) -> None:
         where = f"experiments.{name}"
         methods.with_options(experiment.method_options, f"{where}.method_options")
         recipe = parameters.train[experiment.training]
-        with _named(f"{where}.dataset"):
+        with named(f"{where}.dataset"):
             maker_of(experiment.dataset)
-        with _named(f"{where}.options"):
+        with named(f"{where}.options"):
             if isinstance(recipe, TrainingRecipe):
                 recipe.recipe(experiment.options)
-        with _named(f"{where}.methods"):
+        with named(f"{where}.methods"):
             for method in experiment.methods or ():
                 if not suits(methods, method, experiment.noise):
                     raise ValueError(
@@ -263,15 +228,6 @@ def check_parameters(parameters: Parameters) -> None:
 def suits(methods: Methods, name: str, noise: str) -> bool:
     """Whether a method can be had under a noise: another basis than pixels is for l2 alone."""
     return methods.basis(name) == PIXELS.name or find(noise, LAWS, "noise").norm == 2
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Say of an error which key it is about."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"params.yaml: {where}: {error}") from None
 
 
 def _check_ablations(parameters: Parameters) -> None:

@@ -41,6 +41,7 @@ WORKSPACE_LAYERS = [
     {"imports", "notebooks", "cluster", "store", "parameters"},
     {"methods", "tasks", "engine", "digests"},
     {"fingerprints"},
+    {"subject"},
     {"experiment"},
     {"tables"},
     {"figures"},

@@ -15,8 +15,8 @@ from ancer.noise import Noise
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
-from ancer.workspace.methods import theta_function
 from ancer.workspace.notebooks import chunked, progress
+from ancer.workspace.parameters.options import theta_function
 from ancer.workspace.store.columns import row
 from ancer.workspace.store.rows import RowStore
 from ancer.workspace.store.timing import save_seconds

@@ -32,6 +32,7 @@ def choose_theta(experiment: Experiment) -> None:
     data = experiment.data
     digest_of = data.digest_of
     chunks = [dict(some) for some in chunked(list(digest_of.items()), parameters.tasks.optimize)]
+    bases = {method.name: experiment.basis(method.name) for method in methods}
     counts = {m.name: experiment.methods.images(m.name, len(data)) for m in methods}
     with runner(experiment) as run:
         provenance = {
@@ -45,10 +46,10 @@ def choose_theta(experiment: Experiment) -> None:
         path = experiment.target("theta")
         with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
             missing = [chunk for chunk in chunks if not store.has(chunk)]
-            fitted = _fitted(experiment, run) if missing else {}
+            fitted = _fitted(experiment, bases, run) if missing else {}
             for proposal, _ in run(
                 propose,
-                _tasks(experiment, missing, counts, fitted),
+                _tasks(experiment, missing, counts, bases, fitted),
                 what="optimize",
                 total=sum(map(len, missing)),
                 images=lambda proposal: len(proposal.indices),
@@ -61,7 +62,9 @@ def choose_theta(experiment: Experiment) -> None:
     save_seconds(experiment.profile.results("timing"), experiment.name, "optimize", seconds, counts)
 
 
-def _fitted(experiment: Experiment, run: Runner) -> dict[str, tuple[Tensor, float]]:
+def _fitted(
+    experiment: Experiment, bases: Mapping[str, Basis], run: Runner
+) -> dict[str, tuple[Tensor, float]]:
     """theta, (1, ...), of the methods that have one for all images, and the seconds that it took.
 
     Fitted to the first training images.
@@ -72,7 +75,7 @@ def _fitted(experiment: Experiment, run: Runner) -> dict[str, tuple[Tensor, floa
         if method.fit is not None:
             data = experiment.training_data()
             some = data.take(data.indices[: method.fit])
-            law = experiment.law.in_basis(experiment.basis(method.name))
+            law = experiment.law.in_basis(bases[method.name])
             task = (method, some.images, law, seed, some.indices)
             ((theta, seconds),) = run(
                 fit, [task], what=f"fit {method.name}", total=1, images=lambda _: 1
@@ -85,11 +88,11 @@ def _tasks(
     experiment: Experiment,
     chunks: Sequence[Mapping[int, str]],
     counts: Mapping[str, int],
+    bases: Mapping[str, Basis],
     fitted: Mapping[str, tuple[Tensor, float]],
 ) -> Iterator[tuple]:
     """The arguments of `propose` for each chunk of images; counts: of each method's images."""
     methods = experiment.chosen_methods
-    bases = {method.name: experiment.basis(method.name) for method in methods}
     theta = {name: found for name, (found, _) in fitted.items()}
     position = {index: k for k, index in enumerate(experiment.data.indices)}
     for chunk in chunks:

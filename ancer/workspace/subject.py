@@ -1,0 +1,123 @@
+"""What an experiment is about, as params.yaml has it: its network, noise, methods and images."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ancer.bases import Basis, basis_named, pca
+from ancer.datasets.dataset import Dataset
+from ancer.datasets.loading import load as load_data
+from ancer.noise import LAWS, Noise
+from ancer.registry import find
+from ancer.workspace.methods import Method, Methods, methods_of, suits
+from ancer.workspace.parameters.models import ExperimentSection, Parameters
+from ancer.workspace.places import Places
+
+
+@dataclass(frozen=True, eq=False)
+class Settings(Places):
+    """A folder with params.yaml; parameters: those that the stage may read."""
+
+    parameters: Parameters
+
+    @cached_property
+    def methods(self) -> Methods:
+        """All methods, in their order."""
+        return methods_of(self.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One network on one data set under one noise, in a profile."""
+
+    profile: Settings
+    name: str
+
+    @property
+    def parameters(self) -> Parameters:
+        """The profile's, as far as the stage sees them."""
+        return self.profile.parameters
+
+    @property
+    def section(self) -> ExperimentSection:
+        """Its own parameters."""
+        return self.parameters.experiments[self.name]
+
+    @property
+    def recipe(self):
+        """How its network is trained, or whose checkpoint it is."""
+        return self.parameters.train[self.section.training]
+
+    @cached_property
+    def law(self) -> Noise:
+        """The training noise."""
+        return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
+
+    @property
+    def noise(self) -> list:
+        """The training noise as provenance has it: its law and sigma."""
+        return [self.section.noise, self.section.sigma]
+
+    @property
+    def norm(self) -> int:
+        """The p of its radii."""
+        return self.law.norm
+
+    @cached_property
+    def methods(self) -> Methods:
+        """Its methods, with its own options."""
+        where = f"experiments.{self.name}.method_options"
+        return self.profile.methods.with_options(self.section.method_options, where)
+
+    @cached_property
+    def certified_methods(self) -> list[Method]:
+        """Those that it certifies."""
+        if self.section.methods:
+            return [self.methods[name] for name in self.section.methods]
+        names = self.parameters.certify.methods or list(self.methods)
+        noise = self.section.noise
+        return [self.methods[name] for name in names if suits(self.methods, name, noise)]
+
+    @cached_property
+    def chosen_methods(self) -> list[Method]:
+        """Those whose theta its certificates need and a function chooses, each after its start."""
+        return self.methods.chosen([method.name for method in self.certified_methods])
+
+    def basis(self, method: str) -> Basis:
+        """The basis of a method's certificates, for its images."""
+        return self.basis_named(self.methods.basis(method))
+
+    def basis_named(self, name: str) -> Basis:
+        """The basis of a name for its images; `pca` is fitted to its training images."""
+        if name == "pca":
+            return pca(self.training_data().images)
+        return basis_named(name, tuple(self.data.images.shape[1:]))
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Its test images."""
+        return self.some_data(self.parameters.images)
+
+    def images_of(self, method: str) -> dict[int, str]:
+        """The test images that a method runs on: number -> digest, in their order."""
+        digests = list(self.data.digest_of.items())
+        return dict(digests[: self.methods.images(method, len(digests))])
+
+    def some_data(self, images: int | None) -> Dataset:
+        """The first so many of its test images."""
+        return self._load(images=images, every=self.parameters.every)
+
+    def training_data(self) -> Dataset:
+        """The images that its network is trained on."""
+        return self._load(split="train", every=self.recipe.every)
+
+    def _load(self, **choice: Any) -> Dataset:
+        section = self.section
+        choice |= {"convert": section.convert, "classes": section.classes}
+        limits = self.parameters.limits.limits()
+        return load_data(section.dataset, self.profile.folder, limits=limits, **choice)
+
+    @property
+    def lattice(self) -> float | None:
+        """The step on which its noise is drawn when it is certified; None in floating point."""
+        return self.data.lattice if self.parameters.certify.exact else None
