@@ -25,7 +25,7 @@ def log_volume_in_box(center: Tensor, axes: Tensor, p: int) -> Tensor:
     center, axes: (B, n). By saddlepoint, never above the volume of the whole region or of the box;
     for n <= 8 by `estimate_in_box`. Raises ValueError where a center lies outside the box.
     """
-    _check(center)
+    check(center)
     x = center.double()
     a = axes.double()
     n = x.shape[1]
@@ -46,7 +46,7 @@ def estimate_in_box(
     Coordinates that the box does not cut under the tilted law are integrated exactly, the others
     drawn. The error is +inf where no draw lies in the region: take more.
     """
-    _check(center)
+    check(center)
     x = center.double()
     a = axes.double()
     s = tilt(x[None], a[None], p)[0].clamp(min=LEAST)
@@ -141,7 +141,7 @@ def _saddlepoint(x: Tensor, a: Tensor, p: int) -> Tensor:
     return torch.where(s > 0, found, likely)
 
 
-def _check(center: Tensor) -> None:
+def check(center: Tensor) -> None:
     """Raise ValueError where a number lies outside [0, 1]."""
     outside = ~((center >= 0) & (center <= 1))
     if outside.any():

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ancer.bases.basis import PIXELS, Basis, check_shape
+from ancer.bases.blocks import blocks_of
 from ancer.regions import _geometry as geometry
-from ancer.regions import in_box, volume
+from ancer.regions import in_box, in_box_blocks, volume
 
 SHRINKS = ("direction", "uniform")
 ABSTAIN = -1  # the answer where there is no region
@@ -104,15 +105,25 @@ class Region:
         """Natural logarithm of the volume inside the image box [0, 1]^n: what holds for images.
 
         By saddlepoint, for n <= 8 by a seeded estimate (see `regions.in_box`); never above
-        `log_volume`. NaN for an anisotropic region in another basis than pixels: its coordinates
-        are not independent there, and nothing is guessed. Raises ValueError where the center lies
-        outside the box.
+        `log_volume`. Of an anisotropic region in another basis than pixels it is computed where
+        this mixes pixels in blocks of at most 64 (see `regions.in_box_blocks`), and elsewhere NaN:
+        nothing is guessed. Raises ValueError where the center lies outside the box.
         """
         if not (self.basis.is_pixels or self.isotropic):
-            return math.nan
+            return self._in_box_by_blocks()
         center = self.center.reshape(1, -1)
         axes = self.flat_axes.expand_as(center)
         return in_box.log_volume_in_box(center, axes, self.norm).item()
+
+    def _in_box_by_blocks(self) -> float:
+        found = blocks_of(self.basis)
+        if found is None or found[0].shape[1] > in_box_blocks.WIDEST:
+            return math.nan
+        pixels, coefficients, matrices = found
+        center = self.center.reshape(-1)
+        in_box.check(center)
+        axes = self.flat_axes.expand_as(center)
+        return in_box_blocks.log_volume_in_blocks(center[pixels], axes[coefficients], matrices)
 
     @property
     def in_box_proxy_radius(self) -> float:
