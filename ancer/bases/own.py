@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class Dense(Basis):
         flat = x.flatten(x.dim() - len(self.shape))
         return (flat @ matrix.to(x)).reshape(x.shape)
 
-    @property
+    @cached_property
     def key(self):
         return f"{super().key} {_digest(self.matrix)}"
 
@@ -63,7 +64,7 @@ class Own(Basis):
     def back(self, y):
         return self.functions.back(y)
 
-    @property
+    @cached_property
     def key(self):
         return f"{super().key} {_digest(self.to(probes(self.shape)))}"
 

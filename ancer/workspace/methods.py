@@ -17,6 +17,7 @@ from ancer.registry import closest, find
 from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
 from ancer.workspace.parameters.options import checked_options, named, theta_function
 
+PCA = "pca"  # the basis that is fitted to an experiment's training images
 # Okabe-Ito, colour-blind safe, and line styles that read in black and white too
 COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 STYLES = (":", "--", "-", "-.")
@@ -193,7 +194,7 @@ def _theta_and_options(name: str, section: MethodSection, planned: dict) -> dict
         return {}
     theta = theta_function(section.theta, f"methods.{name}.theta")
     with named(f"methods.{name}.basis"):
-        if ":" not in section.basis:
+        if ":" not in section.basis and section.basis != PCA:
             parsed(section.basis)
     takes = inspect.signature(theta).parameters
     options = {key: value for key, value in planned.items() if key in takes}

@@ -9,7 +9,7 @@ from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
 from ancer.noise import LAWS, Noise
 from ancer.registry import find
-from ancer.workspace.methods import Method, Methods, methods_of, suits
+from ancer.workspace.methods import PCA, Method, Methods, methods_of, suits
 from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.places import Places
 
@@ -89,9 +89,13 @@ class Subject:
 
     def basis_named(self, name: str) -> Basis:
         """The basis of a name for its images; `pca` is fitted to its training images."""
-        if name == "pca":
-            return pca(self.training_data().images)
+        if name == PCA:
+            return self._pca
         return basis_named(name, tuple(self.data.images.shape[1:]))
+
+    @cached_property
+    def _pca(self) -> Basis:
+        return pca(self.training_data().images, name=PCA)
 
     @cached_property
     def data(self) -> Dataset:

@@ -120,7 +120,7 @@ class MethodSection(Section):
     start: Name | None = None
     """The method from whose theta it starts."""
     basis: str = "pixels"
-    """Whose coordinates theta scales: see `bases.named`; another than pixels is for l2 alone."""
+    """Whose coordinates theta scales: see `bases.named`, or pca; not pixels is for l2 alone."""
     fit: Count | None = None
     """One theta for all, fitted to the first so many training images; no memory is needed then."""
     best_of: dict[Name, Share] | None = None

@@ -62,7 +62,7 @@ def read_parameters(
     values = _mapping(path)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # where functions that it names may be
-    for section in ("train", "experiments"):
+    for section in ("train", "methods", "experiments"):
         if isinstance(values.get(section), dict):
             values[section] = _with_bases(values[section], f"{path.name}: {section}")
     if isinstance(values.get("published"), str):
