@@ -50,6 +50,7 @@ def small(folder: Path, experiments: Sequence[str] = EXPERIMENTS) -> Path:
         recipe["epochs"] = 8
     p["methods"]["isotropic"]["draws"] = 50
     p["methods"]["anisotropic"] |= {"iterations": 3, "search_draws": 50}
+    p["methods"]["one-theta"] |= {"fit": 30, "epochs": 1}
     for paper in ("isotropic-paper", "anisotropic-paper"):
         p["methods"][paper] |= {"images": 2, "iterations": 3, "draws": 10}
     p["certify"]["n"] = 500

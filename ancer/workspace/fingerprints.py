@@ -48,7 +48,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
 # of a stage that takes all experiments
 OF_ALL: dict[str, tuple[str, ...]] = {
     "toy": ("seed", "toy", "methods", "certify.n", "certify.alpha"),
-    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments"),
+    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments", "train"),
     "tables": (
         "methods",
         "certify",
@@ -57,9 +57,9 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "published",
         "experiments",
     ),
-    "coverage": (*VOTING, "memory", "coverage", "experiments"),
-    "statistics": (*VOTING, "statistics", "experiments"),
-    "ablations": (*VOTING, "ablations", "experiments"),
+    "coverage": (*VOTING, "memory", "coverage", "experiments", "train"),
+    "statistics": (*VOTING, "statistics", "experiments", "train"),
+    "ablations": (*VOTING, "ablations", "experiments", "train"),
     "figures": (
         "seed",
         "images",
@@ -68,21 +68,23 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "certify",
         "figures",
         "experiments",
+        "train",
     ),
     "report": ("images", "methods", "certify", "volumes.of", "experiments", "train"),
 }
-# the stages that read images, and of which splits
-READS = {
-    "train": ("train", "test"),
-    "optimize": ("train", "test"),
-    "certify": ("test",),
-    "memory": ("test",),
-    "volumes": ("test",),
-    "coverage": ("test",),
-    "statistics": ("test",),
-    "ablations": ("train", "test"),
-    "figures": ("test",),
-}
+# the stages that read images; all may read those of training, to which a basis may be fitted
+READS = (
+    "train",
+    "optimize",
+    "certify",
+    "memory",
+    "volumes",
+    "coverage",
+    "statistics",
+    "ablations",
+    "figures",
+)
+SPLITS = ("train", "test")
 NOT_NOTEBOOKS = {"report": "ancer.workspace.report.site"}
 # the stages that call the functions of methods
 CHOOSING = ("optimize", "toy")
@@ -163,7 +165,7 @@ def fingerprint(
     for name, section in plain.get("experiments", {}).items():
         section["dataset"] = Path(section["dataset"]).name
         if stage in READS:
-            data[name] = {split: digests[name].get(split) for split in READS[stage]}
+            data[name] = {split: digests[name].get(split) for split in SPLITS}
     modules = set(_named_modules(seen, stage))
     if stage in NOT_NOTEBOOKS:
         modules.add(NOT_NOTEBOOKS[stage])

@@ -44,6 +44,7 @@ def methods_with(folder, methods, **certify):
     values["volumes"] = {"of": first, "against": [first]}
     values["figures"] |= {"ball": first, "region": first}
     values["statistics"]["method"] = first
+    values["coverage"]["methods"] = [first]
     values["ablations"]["start"] = first
     values["ablations"]["settings"] = [{}]
     return Profile.open(write_parameters(folder, values)).methods
@@ -63,17 +64,19 @@ def names(methods):
 def test_the_default_methods():
     methods = Profile.open(ROOT).methods
     paper = ["isotropic-paper", "anisotropic-paper"]
-    assert list(methods) == ["fixed", "isotropic", "anisotropic", "best", *paper]
+    ours = ["isotropic", "anisotropic", "shaped"]
+    assert list(methods) == ["fixed", *ours, "one-theta", "best", *paper]
     assert methods["isotropic"].theta is optimize_isotropic
     assert methods["anisotropic"].theta is optimize_anisotropic
-    assert names(methods.chosen()) == ["isotropic", "anisotropic", *paper]
+    assert names(methods.chosen()) == [*ours, "one-theta", *paper]
+    assert names(methods.chosen(["best"])) == ["isotropic", "anisotropic"]
     assert names(methods.chain(paper[1])) == paper
     assert names(methods.chain("fixed")) == []
     assert names(methods.chain("isotropic")) == ["isotropic"]
     assert names(methods.chain("anisotropic")) == ["isotropic", "anisotropic"]
     assert set(names(methods.chain("best"))) == {"isotropic", "anisotropic"}
     depends = [name for name, method in methods.items() if method.depends_on_image]
-    assert depends == ["isotropic", "anisotropic", "best", *paper]
+    assert depends == [*ours, "best", *paper]
 
 
 def test_each_is_chosen_once_and_after_its_start_whatever_their_order(tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ancer.bases.lattice import arithmetic
 from ancer.regions.region import ABSTAIN
 from ancer.workspace.experiment import Profile
+from ancer.workspace.explorer.bands import by_band
 from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
 from ancer.workspace.explorer.widgets import (
     SCALE,
@@ -179,13 +180,15 @@ def _range(seen: Look) -> tuple[float, float]:
 def _panels(seen: Look, method: str, y: Tensor, low: float, high: float) -> list[dict]:
     change = (y - seen.x).double()
     largest = change.abs().max().item()
-    panels = [
-        picture("image", seen.x),
-        scaled_picture("theta", seen.theta[method], low, high),
-    ]
+    panels = [picture("image", seen.x)]
+    basis = seen.bases[method]
+    scales = {"theta": seen.theta[method]}
     region = seen.regions[method]
     if region is not None:
-        panels.append(scaled_picture("semi-axes", region.axes, low, high))
+        scales["semi-axes"] = region.axes.expand_as(seen.x)
+    for what, values in scales.items():
+        for band, shown in by_band(basis, values):
+            panels.append(scaled_picture(f"{what}{band}", shown, low, high))
     title = f"perturbation, grey is 0, white +{largest:.2f}"
     panels.append(picture(title, 0.5 + change / (2 * largest or 1)))
     panels.append(picture("perturbed image", y))
@@ -237,13 +240,18 @@ def _table(seen: Look, method: str, y: Tensor) -> str:
             f"{row['p_a_lower']:.3f}",
             f"{row['radius']:.3f}",
             f"{row['proxy_radius']:.3f}",
-            f"{row['in_box_proxy_radius']:.3f}",
+            _number(row["in_box_proxy_radius"]),
             f"{row['log_volume']:.1f}",
             f"{powers:+.1f}" if math.isfinite(powers) else "",
             _inside(seen.scaled_size(name, y)),
         ]
         lines.append(line)
     return grid(HEADS, lines)
+
+
+def _number(value: float) -> str:
+    """To three digits; of NaN, that it was not computed."""
+    return "not computed" if math.isnan(value) else f"{value:.3f}"
 
 
 def _inside(scaled: float) -> str:

@@ -9,9 +9,9 @@ from ancer.workspace.parameters.models import Parameters
 INTRO = """# Parameters
 
 All that `params.yaml` may hold: what it does not say has the default. A recipe of `train`, a
-method or an experiment may say `base: <another one>` and has from that one what it does not say. The
-options of a method are those of its function `theta`. This page is what `ancer parameters` writes, from the
-models in `ancer/workspace/parameters/`.
+method or an experiment may say `base: <another one>` and has from that one what it does not say.
+The options of a method are those of its function `theta`. This page is what `ancer parameters`
+writes, from the models in `ancer/workspace/parameters/`.
 """
 HEAD = ("| parameter | value | default | meaning |", "|:--|:--|:--|:--|")
 KINDS = {

@@ -140,6 +140,36 @@ def observed_accuracy(experiment: Experiment) -> pd.DataFrame:
     return found
 
 
+def noise_budget(experiment: Experiment) -> pd.DataFrame:
+    """T7: how much noise each method's classifier bears, and how it does under it.
+
+    Of the first `coverage.images` images: the mean of theta^2 over coordinates and images (one
+    pixel's variance, in any basis), the geometric mean of theta, and the share of `coverage.n`
+    noisy copies that the network classifies correctly.
+    """
+    section = experiment.parameters.coverage
+    data = experiment.data.take(experiment.data.indices[: section.images])
+    seed = experiment.parameters.seed
+    lines = []
+    for name, noise in experiment.noises(data).items():
+        smoothed = SmoothedClassifier(experiment.classifier, noise)
+        votes = smoothed.counts(
+            data.images, section.n, seed=seed, purpose="predict", indices=data.indices
+        )
+        right = votes.gather(1, data.labels[:, None]).double() / section.n
+        theta = noise.theta_for(data.images).double().expand_as(data.images)
+        line = {
+            "experiment": experiment.name,
+            "method": experiment.methods[name].label,
+            "images": len(data),
+            "mean theta^2": theta.square().mean().item(),
+            "geometric mean of theta": theta.log().mean().exp().item(),
+            "accuracy under noise": right.mean().item(),
+        }
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def strongest(
     experiment: Experiment, covered: pd.DataFrame
 ) -> tuple[Dataset, dict[str, dict[str, tuple[float, Tensor]]]]:

@@ -130,6 +130,8 @@ def write_metrics(profile: Profile, rows: Mapping[str, pd.DataFrame]) -> pd.Data
     for name, method, answer, group in groups(rows, rows):
         label = f"{method}-with-memory" if answer == WITH_MEMORY else method
         metrics[name, label] = summary_with_fallback(group, profile.experiments[name].fallback)
-        text = json.dumps(metrics[name, label], indent=2)
+        # what was not computed is none
+        there = {what: value for what, value in metrics[name, label].items() if value == value}
+        text = json.dumps(there, indent=2)
         write_text(profile.results("metrics") / name / f"{label}.json", text + "\n")
     return pd.DataFrame(metrics).T.map(round_down)

@@ -58,7 +58,7 @@ def interval_cells(table: pd.DataFrame) -> pd.DataFrame:
         for line in table.to_dict("records"):
             low = round_down(line[f"{number}, low"])
             high = round_up(line[f"{number}, high"])
-            cells.append(f"{round_down(line[number])} [{low}, {high}]")
+            cells.append(f"{round_down(line[number])} [{low}, {high}]" if low else "")
         shown[number] = cells
         shown = shown.drop(columns=[f"{number}, low", f"{number}, high"])
     return shown

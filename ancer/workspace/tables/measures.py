@@ -1,5 +1,6 @@
 """What is said of a method's rows: certified accuracy, average radii, and how sure they are."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,8 +31,11 @@ def certified(rows: pd.DataFrame, by: str = "radius") -> pd.Series:
 
 
 def average_certified_radius(rows: pd.DataFrame, *, by: str = "radius") -> float:
-    """ACR: mean over points of correct * radius (with by="proxy_radius": AC-proxy-R)."""
-    return float(certified(rows, by).mean())
+    """ACR: mean over points of correct * radius (with by="proxy_radius": AC-proxy-R).
+
+    NaN where a radius was not computed.
+    """
+    return float(certified(rows, by).mean(skipna=False))
 
 
 def means_of(rows: pd.DataFrame) -> dict[str, float]:
@@ -82,9 +86,12 @@ def summary_with_fallback(rows: pd.DataFrame, fallback: int) -> dict[str, float]
 def interval_of_mean(values: pd.Series) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over images (percentiles, 2,000 resamples, seeded).
 
-    Where all values are equal, or there is but one, it has no width: resampling knows no more.
+    Where all values are equal, or there is but one, it has no width: resampling knows no more. NaN
+    where one is missing.
     """
     found = values.to_numpy(dtype=float)
+    if np.isnan(found).any():
+        return math.nan, math.nan
     if len(found) < 2 or np.ptp(found) == 0:
         return found.mean(), found.mean()
     ends = bootstrap(

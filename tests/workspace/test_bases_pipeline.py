@@ -1,0 +1,148 @@
+"""Methods in a basis, and one theta for all, from params.yaml to the tables."""
+
+import pandas as pd
+import pytest
+import torch
+from stages import parameters, read_yaml, run, small, write_parameters
+
+from ancer.bases import Dense
+from ancer.regions.region import Region
+from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.stages.memory import answers_of, certificates
+from ancer.workspace.store.theta import read_theta
+
+NAME = "digits-l2-025"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small profile of one experiment, whose best is shaped, through all its stages."""
+    folder = small(tmp_path_factory.mktemp("bases"), experiments=(NAME, "digits-l1-025"))
+    p = read_yaml(folder / "params.yaml")
+    p["methods"]["best"]["best_of"] = {"fixed": 0.1, "shaped": 0.8}
+    p["methods"]["pca"] = {"base": "shaped", "label": "PCA", "basis": "pca"}
+    p["ablations"] |= {
+        "theta": "ancer.optimize_anisotropic",
+        "settings": [{"basis": b, "iterations": 2} for b in ("pixels", "haar", "pca")],
+    }
+    write_parameters(folder, p)
+    for stage in ("train", "optimize", "certify", "memory"):
+        for name in (NAME, "digits-l1-025"):
+            run(folder, stage, experiment=name)
+    for stage in ("volumes", "tables", "coverage", "ablations"):
+        run(folder, stage)
+    return folder
+
+
+def test_rows_say_their_basis_and_l1_has_no_other(made):
+    rows = pd.read_csv(made / f"results/rows/{NAME}.csv").groupby("method")
+    bases = rows["basis"].unique().map(list).to_dict()
+    assert bases["shaped"] == bases["one-theta"] == bases["best"] == ["dct8"]
+    assert bases["fixed"] == bases["anisotropic"] == ["pixels"] and bases["pca"] == ["pca"]
+    l1 = pd.read_csv(made / "results/rows/digits-l1-025.csv")
+    assert set(l1["method"]) & {"shaped", "one-theta", "pca", "best"} == set()
+    e = Experiment.open("digits-l1-025", profile=made)
+    assert "shaped" not in e.theta(e.data)
+
+
+def test_one_theta_is_one_for_all_and_needs_no_memory(made):
+    e = Experiment.open(NAME, profile=made)
+    images = e.data.digest_of
+    theta = read_theta(e.file("theta"), images, ["one-theta", "shaped"])
+    assert torch.equal(theta["one-theta"], theta["one-theta"][:1].expand(6, 1, 8, 8))
+    assert not torch.equal(theta["shaped"][0], theta["shaped"][1])
+    assert "one-theta" not in set(e.answers()["method"])
+    assert "shaped" in set(e.answers()["method"])
+
+
+def test_certificates_and_answers_are_regions_of_the_basis(made):
+    e = Experiment.open(NAME, profile=made)
+    rows = e.rows(e.data).set_index(["method", "idx"])
+    for method in ("shaped", "best", "pca", "anisotropic"):
+        for certificate, _ in certificates(e, method):
+            assert certificate.basis == e.basis(method)
+            row = rows.loc[(method, certificate.index)]
+            assert certificate.radius == pytest.approx(row["radius"])
+            assert certificate.proxy_radius == pytest.approx(row["proxy_radius"])
+            # of PCA's axes, which border pixels that are always black are apart from, not computed
+            in_box = pytest.approx(row["in_box_proxy_radius"], nan_ok=method == "pca")
+            assert certificate.in_box_proxy_radius == in_box
+    for answer, certificate, _ in answers_of(e, "shaped"):
+        if answer.region is not None:
+            assert answer.region.basis == certificate.basis
+
+
+def test_coverage_is_of_regions_in_their_basis(made):
+    """The table's severities against the certificates' own regions."""
+    e = Experiment.open(NAME, profile=made)
+    covered = pd.read_csv(made / f"results/coverage/{NAME}.csv")
+    alone = covered[covered["answer"] == "certificate alone"].set_index(["method", "idx"])
+    from ancer.perturbations.families import FAMILIES
+
+    for method in ("shaped", "pca"):
+        for certificate, _ in certificates(e, method):
+            if isinstance(certificate.region, Region):
+                found = alone.loc[(method, certificate.index), "brighter"]
+                inside = []
+                for severity in FAMILIES["brighter"].severities:
+                    moved = FAMILIES["brighter"](certificate.center[None], severity)[0]
+                    inside.append(certificate.region.contains(moved).item())
+                first_out = inside.index(False) if False in inside else len(inside)
+                assert found == [0, *FAMILIES["brighter"].severities][first_out]
+
+
+def test_tables_and_ablations_name_the_methods(made):
+    table = (made / "results/tables/T1.md").read_text()
+    assert "Shaped (cosines)" in table and "One theta for all" in table and "nan" not in table
+    ablations = pd.read_csv(made / "results/ablations/ablations.csv")
+    assert ablations["setting"].tolist() == [
+        f"basis {b}, iterations 2" for b in ("pixels", "haar", "pca")
+    ]
+    budget = pd.read_csv(made / "results/coverage/T7.csv")
+    fixed = budget[budget["method"] == "Fixed sigma"]
+    assert fixed["mean theta^2"].tolist() == pytest.approx([0.0625, 3 * 0.0625])
+    assert budget["accuracy under noise"].between(0, 1).all()
+
+
+def test_pca_is_fitted_to_the_training_images(made):
+    e = Experiment.open(NAME, profile=made)
+    basis = e.basis("pca")
+    assert isinstance(basis, Dense) and basis.name == "pca"
+    spread = basis.to(e.training_data().images.double()).flatten(1).var(dim=0)
+    assert (spread[:-1] >= spread[1:] - 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"shaped": {"basis": "wave"}}, r"methods.shaped.basis: unknown basis 'wave'"),
+        ({"shaped": {"basis": "dct8+mean"}}, "methods.shaped.basis: unknown basis"),
+        ({"shaped": {"toward": {"bright": 0.1}}}, "toward: .*did you mean 'brighter'"),
+        ({"shaped": {"toward": {"blur": -1}}}, "severity of blur must be > 0"),
+        ({"fixed": {"basis": "dct8"}}, "methods.fixed.*no basis or fit"),
+        ({"one-theta": {"images": 5}}, "no images"),
+        ({"one-theta": {"start": "isotropic"}}, "starts from the training noise"),
+        ({"shaped": {"start": "one-theta"}}, "one theta for all images, from which no other"),
+        ({"shaped": {"base": "wide"}}, "methods.shaped.base: found 'wide'"),
+    ],
+)
+def test_what_does_not_go_together_is_named(tmp_path, change, message):
+    p = parameters()
+    for name, values in change.items():
+        p["methods"][name] |= values
+    with pytest.raises(ValueError, match=message):
+        _ = Profile.open(write_parameters(tmp_path, p)).methods
+
+
+def test_candidates_of_two_bases_and_l1_in_a_basis_are_refused(tmp_path):
+    p = parameters()
+    p["methods"]["other"] = {"base": "shaped", "basis": "haar"}
+    p["methods"]["best"]["best_of"] = {"shaped": 0.5, "other": 0.5}
+    with pytest.raises(ValueError, match="must share one basis beside pixels, found dct8, haar"):
+        _ = Profile.open(write_parameters(tmp_path, p)).methods
+    p = parameters()
+    p["experiments"]["digits-l1-025"]["methods"] = ["fixed", "shaped"]
+    from ancer.workspace.methods import check_parameters
+
+    with pytest.raises(ValueError, match="digits-l1-025.methods: shaped is in basis dct8, and uni"):
+        check_parameters(Profile.open(write_parameters(tmp_path, p)).parameters)
