@@ -14,7 +14,6 @@ from torch import Tensor
 from ancer.bases.lattice import arithmetic
 from ancer.regions.region import ABSTAIN
 from ancer.workspace.experiment import Profile
-from ancer.workspace.explorer.bands import by_band
 from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
 from ancer.workspace.explorer.widgets import (
     SCALE,
@@ -25,6 +24,7 @@ from ancer.workspace.explorer.widgets import (
     scaled_picture,
     swatch,
 )
+from ancer.workspace.figures.bases import by_band
 
 HEADS = (
     "method",
