@@ -1,0 +1,73 @@
+"""Whether the class holds where it is proved to: fresh draws at covered severities.
+
+    python benchmarks/covered.py [profile] [experiment] [draws]
+
+For each certified image, method and family of perturbations: the image at the strongest covered
+severity, and the share of fresh noisy copies (with the theta of the unperturbed image) that get the
+certified class. The smoothed classifier's answer is the majority: above one half, it holds.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ancer.evaluation.arithmetic import machine
+from ancer.smoothing import SmoothedClassifier
+from ancer.workspace.experiment import Experiment
+from ancer.workspace.stages.coverage import families_of
+from ancer.workspace.stages.memory import certificates
+
+ROOT = Path(__file__).parents[1]
+
+
+def held(e: Experiment, method: str, covered: pd.DataFrame, draws: int) -> dict:
+    """One line: how many (image, family) there are, and the shares of the certified class."""
+    shares, distances = [], []
+    alone = covered[(covered["answer"] == "certificate alone") & (covered["method"] == method)]
+    severities = alone.set_index("idx")
+    for certificate, _ in certificates(e, method):
+        if certificate.region is None:
+            continue
+        image = certificate.center[None]
+        moved = []
+        for name, family in families_of(e).items():
+            severity = severities.loc[certificate.index, name]
+            if severity > 0:
+                moved.append(family(image, severity))
+        if not moved:
+            continue
+        x = torch.cat(moved)
+        noise = e.law.in_basis(certificate.basis).with_theta(certificate.theta[None].float())
+        smoothed = SmoothedClassifier(e.classifier, noise)
+        votes = smoothed.counts(x, draws, seed=e.parameters.seed + 1, purpose="predict")
+        shares += (votes[:, certificate.prediction].double() / draws).tolist()
+        distances += (x - image).flatten(1).norm(dim=1).tolist()
+    found = np.array(shares)
+    return {
+        "method": e.methods[method].label,
+        "pictures": len(found),
+        "majority": float((found > 0.5).mean()),
+        "least share": float(found.min()),
+        "5 % below": float(np.quantile(found, 0.05)),
+        "mean share": float(found.mean()),
+        "largest l2 distance": float(np.max(distances)),
+    }
+
+
+def main(profile: str = ".", name: str = "digits-l2-025", draws: int = 200) -> None:
+    e = Experiment.open(name, profile=ROOT / profile)
+    covered = pd.read_csv(e.profile.results("coverage") / f"{e.name}.csv")
+    methods = [m.name for m in e.certified_methods if m.best_of is None and m.images is None]
+    lines = [held(e, method, covered, draws) for method in methods]
+    print(pd.DataFrame(lines).round(3).to_markdown(index=False))
+    record = {"experiment": name, "draws": draws, **machine(e.classifier.device), "lines": lines}
+    path = ROOT / f"benchmarks/results/covered-{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(*[int(a) if a.isdigit() else a for a in sys.argv[1:]])
