@@ -28,9 +28,11 @@ def sources(
     from ancer.workspace.experiment import Profile
     from ancer.workspace.fingerprints import write_fingerprints
     from ancer.workspace.methods import check_parameters
+    from ancer.workspace.parameters.toward import check_toward
 
     opened = Profile.open(profile)
     check_parameters(opened.parameters)
+    check_toward(opened.parameters)
     check_cluster(opened.parameters.cluster)
     folder = opened.folder / ".build/fingerprints"
     digests = data_digests(opened.folder, opened.parameters)

@@ -48,7 +48,7 @@ OF_EXPERIMENT: dict[str, tuple[str, ...]] = {
 # of a stage that takes all experiments
 OF_ALL: dict[str, tuple[str, ...]] = {
     "toy": ("seed", "toy", "methods", "certify.n", "certify.alpha"),
-    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments", "train"),
+    "volumes": ("images", "every", "methods", "certify", "volumes", "experiments"),
     "tables": (
         "methods",
         "certify",
@@ -57,9 +57,9 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "published",
         "experiments",
     ),
-    "coverage": (*VOTING, "memory", "coverage", "experiments", "train"),
-    "statistics": (*VOTING, "statistics", "experiments", "train"),
-    "ablations": (*VOTING, "ablations", "experiments", "train"),
+    "coverage": (*VOTING, "memory", "coverage", "experiments"),
+    "statistics": (*VOTING, "statistics", "experiments"),
+    "ablations": (*VOTING, "ablations", "experiments"),
     "figures": (
         "seed",
         "images",
@@ -68,7 +68,6 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "certify",
         "figures",
         "experiments",
-        "train",
     ),
     "report": ("images", "methods", "certify", "volumes.of", "experiments", "train"),
 }

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ancer.bases import Basis, basis_named, pca
+from ancer.bases.basis import Basis
+from ancer.bases.named import basis_named
+from ancer.bases.own import pca
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
 from ancer.noise import LAWS, Noise
@@ -12,6 +14,8 @@ from ancer.registry import find
 from ancer.workspace.methods import PCA, Method, Methods, methods_of, suits
 from ancer.workspace.parameters.models import ExperimentSection, Parameters
 from ancer.workspace.places import Places
+
+PCA_IMAGES = 10_000  # that it is fitted to, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +92,14 @@ class Subject:
         return self.basis_named(self.methods.basis(method))
 
     def basis_named(self, name: str) -> Basis:
-        """The basis of a name for its images; `pca` is fitted to its training images."""
+        """The basis of a name for its images; `pca` is fitted to the first training images."""
         if name == PCA:
             return self._pca
         return basis_named(name, tuple(self.data.images.shape[1:]))
 
     @cached_property
     def _pca(self) -> Basis:
-        return pca(self.training_data().images, name=PCA)
+        return pca(self._load(split="train", images=PCA_IMAGES).images, name=PCA)
 
     @cached_property
     def data(self) -> Dataset:

@@ -10,6 +10,7 @@ from ancer.perturbations.families import FAMILIES
 from ancer.regions.region import Region
 from ancer.smoothing import SmoothedClassifier
 from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.parameters.toward import check_toward
 from ancer.workspace.stages.coverage import families_of
 from ancer.workspace.stages.memory import answers_of, certificates
 from ancer.workspace.store.theta import read_theta
@@ -145,8 +146,6 @@ def test_pca_is_fitted_to_the_training_images(made):
     [
         ({"shaped": {"basis": "wave"}}, r"methods.shaped.basis: unknown basis 'wave'"),
         ({"shaped": {"basis": "dct8+mean"}}, "methods.shaped.basis: unknown basis"),
-        ({"shaped": {"toward": {"bright": 0.1}}}, "toward: .*did you mean 'brighter'"),
-        ({"shaped": {"toward": {"blur": -1}}}, "severity of blur must be > 0"),
         ({"fixed": {"basis": "dct8"}}, "methods.fixed.*no basis or fit"),
         ({"one-theta": {"images": 5}}, "no images"),
         ({"one-theta": {"start": "isotropic"}}, "starts from the training noise"),
@@ -160,6 +159,21 @@ def test_what_does_not_go_together_is_named(tmp_path, change, message):
         p["methods"][name] |= values
     with pytest.raises(ValueError, match=message):
         _ = Profile.open(write_parameters(tmp_path, p)).methods
+
+
+@pytest.mark.parametrize(
+    "toward, message",
+    [
+        ({"bright": 0.1}, "methods.shaped.toward: .*did you mean 'brighter'"),
+        ({"blur": -1.0}, "methods.shaped.toward: the severity of blur must be > 0, found -1"),
+    ],
+)
+def test_perturbations_are_checked_before_any_stage(tmp_path, toward, message):
+    p = parameters()
+    p["methods"]["shaped"]["toward"] = toward
+    profile = Profile.open(write_parameters(tmp_path, p))
+    with pytest.raises(ValueError, match=message):
+        check_toward(profile.parameters)
 
 
 def test_candidates_of_two_bases_and_l1_in_a_basis_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from stages import parameters, write_parameters
 
 from ancer._files import sha256_of
+from ancer.bases.basis import PIXELS
 from ancer.certification import certify
 from ancer.models import checkpoints
 from ancer.models.networks import build
@@ -199,6 +200,7 @@ def with_theta(folder, methods, tensors):
     p["methods"] = {name: p["methods"][name] for name in methods}
     p["volumes"] = {"of": "isotropic", "against": ["fixed"]}
     p["figures"] |= {"ball": "fixed", "region": "isotropic"}
+    p["coverage"]["methods"] = ["fixed"]
     e = Experiment.open("a", profile=write_parameters(folder, p))
     first, second, *_ = e.data.indices
     data = e.data.take([first, second])
@@ -271,6 +273,7 @@ def test_row_holds_the_certificate_in_full_precision():
         theta=torch.tensor([0.25, 1.0]),
         n=100,
         alpha=0.05,
+        basis=PIXELS,
         arithmetic="not floating-point sound",
     )
     image = "0123456789abcdef"
@@ -310,6 +313,7 @@ def test_theta_of_the_first_images_alone(tmp_path):
 
 GIVEN_UP = {"method": "best", "candidate": "fixed", "idx": 0, "prediction": -1, "count": 30}
 GIVEN_UP |= {"n": 60, "alpha": 0.001, "p_a_lower": 0.0, "gap": 0.0, "radius": 0.0}
+GIVEN_UP |= {"basis": "pixels"}
 GIVEN_UP |= {"proxy_radius": 0.0, "in_box_proxy_radius": 0.0, "theta_min": 0.5, "theta_gmean": 0.5}
 
 

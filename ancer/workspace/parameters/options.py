@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from ancer.perturbations.shares import perturbations_of
 from ancer.registry import closest, find
 from ancer.workspace.parameters.fields import section_of
 from ancer.workspace.parameters.problems import found_and_expected
@@ -56,6 +55,4 @@ def checked_options(where: str, theta: Callable, options: Mapping[str, Any]) -> 
         if first["type"] == "missing":
             problem = f"{theta.__name__} has no default for it, and it is not there"
         raise ValueError(f"params.yaml: {where}.{key}: {problem}") from None
-    with named(f"{where}.toward"):
-        perturbations_of(options.get("toward") or {})
     return {key: getattr(checked, key) for key in options}
