@@ -45,7 +45,7 @@ def test_all_notebooks_run_without_a_warning_a_time_or_a_random_id(executed):
 def test_pipeline_makes_every_table_and_figure(profile, executed):
     results = profile / "results"
     of_rows = [f"tables/{name}" for name in ("T1", "T1-each-sigma", "T2", "T2-each-sigma")]
-    for table in (*of_rows, "tables/T3", "tables/T6", "coverage/T5", "coverage/T5-accuracy"):
+    for table in (*of_rows, "tables/T3", "tables/T6", "coverage/T5", "coverage/T7"):
         for kind in ("md", "csv", "tex"):
             assert (results / f"{table}.{kind}").stat().st_size > 100
     of_experiment = [f"{figure}-{name}" for figure in ("F2", "F5") for name in EXPERIMENTS]
@@ -73,7 +73,7 @@ def test_pipeline_makes_every_table_and_figure(profile, executed):
     assert ablation["setting"].tolist() == ["draws 10, iterations 2", "draws 2, kappa 0.0"]
     assert len(pd.read_csv(results / f"ablations/{NAME}.csv")) == 6
     rows = pd.read_csv(results / f"rows/{NAME}.csv")
-    assert len(rows) == 28 and rows.notna().all().all()
+    assert len(rows) == 40 and rows.notna().all().all()
     assert (rows["in_box_proxy_radius"] <= rows["proxy_radius"] + 1e-12).all()
     assert (rows["radius"] <= rows["proxy_radius"] + 1e-12).all()
 
@@ -175,7 +175,7 @@ def test_overrides_leave_the_profiles_results_alone(profile, executed):
     before = (profile / rows).read_bytes()
     run(profile, "certify", experiment=NAME, images=2, n=100)
     assert (profile / rows).read_bytes() == before
-    assert len(pd.read_csv(profile / ".build/trial/images=2,n=100" / rows)) == 12
+    assert len(pd.read_csv(profile / ".build/trial/images=2,n=100" / rows)) == 16
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def own(tmp_path_factory):
     p["volumes"] = {"of": "larger", "against": ["plain"]}
     p["figures"] |= {"ball": "plain", "region": "larger"}
     p["statistics"]["method"] = "larger"
+    p["coverage"]["methods"] = ["plain", "larger"]
     p["ablations"] = {"experiments": []}
     p["published"] = []
     return write_parameters(folder, p)

@@ -27,7 +27,7 @@ EACH = pytest.mark.parametrize("folder", PROFILES, ids=lambda folder: folder.nam
 
 def test_profiles_are_those_of_the_paper():
     names = [folder.name for folder in PROFILES]
-    assert names == ["cifar10", "cifar10-paper", "imagenet", "imagenet-paper"]
+    assert names == ["cifar10", "cifar10-bases", "cifar10-paper", "imagenet", "imagenet-paper"]
     for folder in PROFILES:
         assert (folder / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
         assert (folder / Profile.open(folder).parameters.root).resolve() == ROOT

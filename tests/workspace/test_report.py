@@ -101,7 +101,7 @@ def test_numbers_lead_to_the_rows_that_they_are_made_of(profile, pages):
     table = pd.read_csv(profile / "results/tables/T1-each-sigma.csv")
     answers = pd.read_csv(profile / f"results/memory/{NAME}.csv")
     lines = table[table["answer"] == "with memory"]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for _, line in lines.iterrows():
         (method,) = [m.name for m in methods.values() if m.label == line["method"]]
         link = f"rows-{NAME}.html#{method}-memory"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from stages import ANCER, ROOT, parameters, write_parameters
 
+from ancer.bases.basis import PIXELS
 from ancer.confidence import clopper_pearson
 from ancer.datasets.dataset import Dataset
 from ancer.noise import LAWS
@@ -237,6 +238,7 @@ def test_where_there_is_no_region_nothing_is_covered(monkeypatch, tmp_path):
         name="e",
         data=Dataset("e", x, labels, torch.arange(2), list("0123456789"), lattice=None),
         norm=2,
+        basis=lambda method: PIXELS,
         parameters=SimpleNamespace(coverage=SimpleNamespace(families=["contrast", "darker"])),
         profile=SimpleNamespace(results=lambda kind: tmp_path),
     )
