@@ -175,16 +175,18 @@ def strongest(
 ) -> tuple[Dataset, dict[str, dict[str, tuple[float, Tensor]]]]:
     """F9: an image, and by method and family the strongest covered severity and its picture.
 
-    The first image that the last of `coverage.methods` has right, or the first.
+    A typical image: of those that the last of `coverage.methods` has right, or of all, the one
+    whose covered severities, ranked family by family, are nearest to the middle.
     """
     alone = covered[covered["answer"] == ALONE].set_index(["method", "idx"])
     chosen = experiment.parameters.coverage.methods
     methods = [name for name in chosen if name in covered["method"].values]
     last = alone.loc[methods[-1]]
     right = last[last["correct"] == 1]
-    index = (right if len(right) else last).index[0]
-    one = experiment.data.take([index])
     families = families_of(experiment)
+    ranks = (right if len(right) else last)[list(families)].rank(pct=True).mean(axis=1)
+    index = (ranks - 0.5).abs().idxmin()
+    one = experiment.data.take([index])
     pictures: dict[str, dict[str, tuple[float, Tensor]]] = {}
     for method in methods:
         pictures[method] = {}
