@@ -316,6 +316,7 @@ def pictured(tmp_path):
     }
     p["volumes"] = {"of": "isotropic", "against": ["fixed"]}
     p["figures"] |= {"ball": "fixed", "region": "isotropic"}
+    p["coverage"]["methods"] = ["fixed", "isotropic"]
     p["train"]["augmentation"] |= {"epochs": 3, "batch_size": 8}
     p["experiments"] = {
         "mine": {
