@@ -99,7 +99,8 @@ class Subject:
 
     @cached_property
     def _pca(self) -> Basis:
-        return pca(self._load(split="train", images=PCA_IMAGES).images, name=PCA)
+        data = self._load(split="train")
+        return pca(data.take(data.indices[:PCA_IMAGES]).images, name=PCA)
 
     @cached_property
     def data(self) -> Dataset:
