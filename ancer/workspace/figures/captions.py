@@ -75,12 +75,12 @@ CAPTIONS = {
     "loss": "Mean training loss of each epoch.",
     "theta": "$\\theta$ of the first images, relative to the isotropic one, on one scale.",
     "theta-by-band": (
-        "$\\theta$ relative to the isotropic one: of pixels where they are, of cosines by frequency, "
-        "the slow ones at the top left."
+        "$\\theta$ relative to the isotropic one: of pixels where they are, of cosines by "
+        "frequency, the slow ones at the top left."
     ),
     "two-pixels": (
-        "All images of two pixels, the boundary, and the certified region round one image: in pixels "
-        "a disk, in the basis of light and contrast a band along which only light changes."
+        "All images of two pixels, the boundary, and the certified region round one image: in "
+        "pixels a disk, in the basis of light and contrast a band along which only light changes."
     ),
     "radii": (
         "Certified radius and proxy radius of all images, by method (the largest hundredth is left "
