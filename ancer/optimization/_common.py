@@ -1,7 +1,8 @@
 """What the optimizers share: groups of images, differentiable probabilities, checked settings."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +33,22 @@ def in_groups(
             f"batch_size {classifier.batch_size} is below {draws} draws: raise it or lower draws"
         )
     found = []
-    # one arithmetic, whatever the caller's autocast or inference mode
+    with with_gradients(classifier):
+        for first in range(0, len(queries), size):
+            found.append(ascend(queries.part(slice(first, first + size))))
+    return torch.cat(found).to(x.device)
+
+
+@contextmanager
+def with_gradients(classifier: Classifier) -> Iterator[None]:
+    """Inside, gradients in one arithmetic, whatever the caller's autocast or inference mode."""
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
         classifier.fixed_arithmetic(),
         classifier.enough_memory(),
     ):
-        for first in range(0, len(queries), size):
-            found.append(ascend(queries.part(slice(first, first + size))))
-    return torch.cat(found).to(x.device)
+        yield
 
 
 class MeanProbabilities:

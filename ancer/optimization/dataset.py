@@ -8,10 +8,15 @@ from torch import Tensor, nn
 from ancer.classifier import Classifier
 from ancer.confidence import clopper_pearson
 from ancer.noise import Noise
-from ancer.optimization._common import MeanProbabilities, check_schedule, isotropic_start
+from ancer.optimization._common import (
+    MeanProbabilities,
+    check_schedule,
+    isotropic_start,
+    with_gradients,
+)
 from ancer.optimization.anisotropic import LEAST_GAP, checked_mix, log_reach
 from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
-from ancer.smoothing import Queries, SmoothedClassifier
+from ancer.smoothing import SmoothedClassifier
 
 CLASS_DRAWS = 100  # noisy copies that choose the class of an image
 
@@ -50,9 +55,11 @@ def optimize_dataset(
     perturbations = perturbations_of(toward or {})
     part = checked_mix(mix) if perturbations else 0.0
     largest_bound = float(clopper_pearson(n, n, alpha))
-    queries = SmoothedClassifier(model, noise).queries(x, indices)
-    if len(isotropic_start(noise, x).unique()) > 1:
+    start, *others = isotropic_start(noise, x).unique()
+    if others:
         raise ValueError("one theta for all starts from one number, found several")
+    smoothed = SmoothedClassifier(model, noise.with_theta(start))
+    queries = smoothed.queries(x, indices)
     classifier = queries.classifier
     size = max(1, classifier.batch_size // draws)
 
@@ -63,18 +70,14 @@ def optimize_dataset(
         raise ValueError(
             f"no image of {len(x)} has a class under {noise}: was the network trained?"
         )
+    decided = smoothed.queries(x[at], [queries.indices[i] for i in at])
     batches = []
     for first in range(0, len(at), size):
-        some = _chosen(queries, at[first : first + size])
-        batches.append((some, leader[at[first : first + size], None].to(x.device)))
+        some = slice(first, first + size)
+        batches.append((decided.part(some), leader[at][some, None].to(decided.x.device)))
 
     # 2. the ascent
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        classifier.fixed_arithmetic(),
-        classifier.enough_memory(),
-    ):
+    with with_gradients(classifier):
         floor = (enlarge * queries.theta[:1]).log().expand_as(queries.x[:1])
         log_theta = floor.clone().requires_grad_()
         optimizer = torch.optim.Adam([log_theta], lr=step)
@@ -101,15 +104,3 @@ def optimize_dataset(
             with torch.no_grad():
                 torch.maximum(log_theta, floor, out=log_theta)
     return log_theta.detach().exp().to(x.device)
-
-
-def _chosen(queries: Queries, at: list[int]) -> Queries:
-    """Some of the images."""
-    indices = tuple(queries.indices[i] for i in at)
-    return Queries(
-        classifier=queries.classifier,
-        law=queries.law,
-        x=queries.x[at],
-        indices=indices,
-        theta=queries.theta[at],
-    )
