@@ -8,6 +8,7 @@ from .noise import UniformNoise as UniformNoise
 from .optimization.anisotropic import optimize_anisotropic as optimize_anisotropic
 from .optimization.dataset import optimize_dataset as optimize_dataset
 from .optimization.isotropic import optimize_isotropic as optimize_isotropic
+from .optimization.jitter import jitter as jitter
 from .optimization.published import optimize_anisotropic_paper as optimize_anisotropic_paper
 from .optimization.published import optimize_isotropic_paper as optimize_isotropic_paper
 from .regions.answer import Answer as Answer

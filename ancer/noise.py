@@ -26,6 +26,7 @@ class Noise(ABC):
 
     def __init__(self, theta: float | Tensor, *, basis: Basis = PIXELS):
         self.theta = positive(theta)
+        self.check_basis(basis)
         self.basis = basis
 
     @classmethod
@@ -126,13 +127,18 @@ class Noise(ABC):
         other.theta = positive(theta)
         return other
 
+    def check_basis(self, basis: Basis) -> None:  # noqa: B027, a law may have no objection
+        """Raise ValueError for a basis in which the law certifies nothing."""
+
     def in_basis(self, basis: Basis) -> "Noise":
         """The same noise with its coordinates in another basis.
 
-        Raises ValueError unless theta is one number an image: anisotropic noise is another there.
+        Raises ValueError unless theta is one number an image: anisotropic noise is another there;
+        and as the constructor does.
         """
         if basis == self.basis:
             return self
+        self.check_basis(basis)
         if self.theta.dim() > 1 and self.theta[0].numel() > 1:
             raise ValueError(
                 f"noise of one theta a coordinate in basis {self.basis.name} cannot be had in "
@@ -203,17 +209,16 @@ class UniformNoise(Noise):
 
     norm = 1
 
-    def __init__(self, theta, *, basis=PIXELS):
+    @classmethod
+    def from_sigma(cls, sigma):
+        return cls(positive(sigma) * math.sqrt(3))
+
+    def check_basis(self, basis):
         if not basis.is_pixels:
             raise ValueError(
                 f"uniform noise certifies l1 in pixels only, found basis {basis.name}: the l1 ball "
                 "in a rotated cross-polytope is tiny. Use GaussianNoise there"
             )
-        super().__init__(theta, basis=basis)
-
-    @classmethod
-    def from_sigma(cls, sigma):
-        return cls(positive(sigma) * math.sqrt(3))
 
     @property
     def sigma(self):

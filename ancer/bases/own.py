@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -70,14 +71,29 @@ class Own(Basis):
 
 
 def _digest(numbers: Tensor) -> str:
-    return hashlib.sha256(numbers.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    """Of numbers up to 1, the same where they differ by rounding in float64."""
+    whole = (numbers.cpu().contiguous() * 2**26).round().long()
+    return hashlib.sha256(whole.numpy().tobytes()).hexdigest()[:16]
 
 
 def pca(images: Tensor, *, name: str = "pca") -> Dense:
-    """The principal axes of (training) images (B, ...), the widest first."""
+    """The principal axes of (training) images (B, ...), the widest first.
+
+    The same basis in every process of a machine. Where images do not vary at all (a border that is
+    black in all of them), any axes would be principal: it has the pixels there, the first first.
+    """
     flat = images.flatten(1).double()
-    _, axes = torch.linalg.eigh((flat - flat.mean(dim=0)).T.cov())
-    return Dense(axes.flip(1).mT, images.shape[1:], name=name)
+    n = flat.shape[1]
+    with _one_thread():
+        covariance = (flat - flat.mean(dim=0)).T.cov()
+        # axes of equal variance are set apart by far less than what an image has
+        apart = 1e-9 * covariance.trace() / n
+        covariance += torch.diag(apart * torch.linspace(1, 0, n, dtype=torch.float64))
+        _, columns = torch.linalg.eigh(covariance)
+    axes = columns.flip(1).mT
+    # of an axis and its opposite, that whose largest entry is positive
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    return Dense(axes * largest.sign(), images.shape[1:], name=name)
 
 
 def rotation(shape: Sequence[int], *, seed: int = 0, name: str = "rotation") -> Dense:
@@ -85,4 +101,16 @@ def rotation(shape: Sequence[int], *, seed: int = 0, name: str = "rotation") -> 
     n = math.prod(shape)
     generator = torch.Generator().manual_seed(seed)
     normals = torch.randn(n, n, generator=generator, dtype=torch.float64)
-    return Dense(torch.linalg.qr(normals).Q, shape, name=name)
+    with _one_thread():
+        return Dense(torch.linalg.qr(normals).Q, shape, name=name)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of matrices in one order, whatever the process's number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -73,8 +73,9 @@ def optimize_dataset(
     decided = smoothed.queries(x[at], [queries.indices[i] for i in at])
     batches = []
     for first in range(0, len(at), size):
-        some = slice(first, first + size)
-        batches.append((decided.part(some), leader[at][some, None].to(decided.x.device)))
+        rows = slice(first, first + size)
+        classes = leader[at][rows, None].to(decided.x.device)
+        batches.append((decided.part(rows), classes))
 
     # 2. the ascent
     with with_gradients(classifier):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from ancer._files import write_state
+from ancer.bases.basis import check_shape
 from ancer.classifier import check_images, dtype_of, memory_format_of
 from ancer.noise import Noise
 from ancer.streams import generator
@@ -105,8 +106,9 @@ def train(
 ) -> nn.Module:
     """Train `module` in place on images (M, ...) in [0, 1] and labels (M,) under `noise`.
 
-    Returns it in eval mode. noise: one scale for all images. progress(epoch, mean loss) is called
-    after each epoch.
+    Returns it in eval mode. noise: one theta for all images, one number or (1, *images.shape[1:])
+    in any basis: that which certifies, as `optimize_dataset` or `jitter` chose it. progress(epoch,
+    mean loss) is called after each epoch.
 
     resume: a file that keeps the state after each epoch; where it is there, training goes on from
     it and ends as an unbroken run would (its epochs are reported again; dropout has noise of its
@@ -118,10 +120,12 @@ def train(
     """
     check_images(images)
     _check_labels(labels, len(images))
-    if noise.theta.dim():
+    if noise.theta.dim() and noise.theta.shape != (1, *images.shape[1:]):
         raise ValueError(
-            f"train under one noise scale, found theta of shape {tuple(noise.theta.shape)}"
+            "train under one theta for all, a number or of shape "
+            f"{(1, *images.shape[1:])}, found {tuple(noise.theta.shape)}"
         )
+    check_shape(noise.basis, images.shape[1:])
     if (recipe.crop or recipe.flip) and images.dim() != 4:
         raise ValueError(
             f"crop and flip need images (M, channels, height, width), found {tuple(images.shape)}"
@@ -204,7 +208,7 @@ class _Training:
 
         def draw() -> Tensor:
             z = self.noise.unit(x.shape, generator=self.stream, dtype=x.dtype)
-            return self._laid_out(z.mul_(theta))
+            return self._laid_out(self.noise.basis.back(z.mul_(theta)))
 
         autocast = dtype_of(recipe.dtype) == torch.bfloat16
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):

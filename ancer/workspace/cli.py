@@ -29,6 +29,7 @@ def sources(
     from ancer.workspace.fingerprints import write_fingerprints
     from ancer.workspace.methods import check_parameters
     from ancer.workspace.parameters.toward import check_toward
+    from ancer.workspace.stages.train import check_under
 
     opened = Profile.open(profile)
     check_parameters(opened.parameters)
@@ -36,6 +37,7 @@ def sources(
     check_cluster(opened.parameters.cluster)
     folder = opened.folder / ".build/fingerprints"
     digests = data_digests(opened.folder, opened.parameters)
+    check_under(opened)
     write_fingerprints(notebooks, opened.parameters, folder, digests=digests)
 
 

@@ -160,7 +160,7 @@ def ran(opened):
     name -> (saved notebook, foreign requests)
     """
     done = {}
-    for name in ("index", "toy", *STAGES, *LAST):
+    for name in ("index", "toy", *STAGES, *LAST, "bases"):
         notebook = opened(name)
         notebook.run()
         done[name] = notebook.saved(), notebook.foreign

@@ -168,6 +168,43 @@ def test_principal_axes_are_those_of_the_images():
     assert axes.argmax(dim=1).tolist() == [1, 3, 0, 2]
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_principal_axes_are_the_same_in_every_process(threads):
+    """Bit for bit, with any number of threads; also where images do not vary, or not apart."""
+    images = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    images[:, [0, 9, 40]] = 0.25
+    images[:, 21] = images[:, 20]  # so their difference does not vary either
+    found = []
+    for count in (1, 2):
+        threads(count)
+        found.append(pca(images.reshape(500, 1, 8, 8)).matrix)
+    assert torch.equal(*found)
+    last = found[0][-4:]
+    assert last[[0, 1, 3]].argmax(dim=1).tolist() == [0, 9, 40]
+    assert (last[[0, 1, 3]].max(dim=1).values > 0.999).all()
+    assert last[2, 20:22].abs().tolist() == pytest.approx([0.5**0.5] * 2, abs=1e-3)
+    largest = found[0].gather(1, found[0].abs().argmax(dim=1, keepdim=True))
+    assert (largest > 0).all()
+
+
+def test_a_basis_is_known_again_after_other_sums():
+    """Rounding in float64 makes no other basis, a rotation by a ten-thousandth does."""
+    q = basis_named("rotation", (1, 4, 4)).matrix
+    near = (q @ q.mT) @ q  # up to rounding
+    assert not torch.equal(near, q)
+    assert Dense(near, (4, 4)) == Dense(q, (4, 4))
+    turn = torch.eye(16, dtype=torch.float64)
+    c, s = math.cos(1e-4), math.sin(1e-4)
+    turn[:2, :2] = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+    assert Dense(turn @ q, (4, 4)) != Dense(q, (4, 4))
+
+
 # --- certificates in closed form
 
 SHAPE = (1, 4, 4)
@@ -356,6 +393,8 @@ def test_l1_is_of_pixels():
     basis = basis_named("haar", SHAPE)
     with pytest.raises(ValueError, match="l1 in pixels only, found basis haar"):
         UniformNoise(0.25, basis=basis)
+    with pytest.raises(ValueError, match="l1 in pixels only, found basis haar"):
+        UniformNoise(0.25).in_basis(basis)
     with pytest.raises(ValueError, match="norm 1 are in pixels"):
         Region(torch.zeros(SHAPE), torch.tensor(1.0), 1, basis)
 

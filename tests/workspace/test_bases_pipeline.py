@@ -13,6 +13,7 @@ from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.parameters.toward import check_toward
 from ancer.workspace.stages.coverage import families_of
 from ancer.workspace.stages.memory import answers_of, certificates
+from ancer.workspace.stages.train import check_under, noise_of
 from ancer.workspace.store.theta import read_theta
 
 NAME = "digits-l2-025"
@@ -174,6 +175,56 @@ def test_perturbations_are_checked_before_any_stage(tmp_path, toward, message):
     profile = Profile.open(write_parameters(tmp_path, p))
     with pytest.raises(ValueError, match=message):
         check_toward(profile.parameters)
+
+
+def test_a_network_is_trained_under_the_shifts_that_certify_it(tmp_path):
+    """The recipe's noise is the method's, and the checkpoint is another one than without."""
+    folder = small(tmp_path, experiments=[NAME])
+    p = read_yaml(folder / "params.yaml")
+    shifts = {"basis": "dct8", "light": 0.1}
+    p["train"]["jitter"] = {"base": "augmentation", "under": shifts}
+    p["methods"]["jitter"] = {"theta": "ancer.jitter", "start": "fixed", "fit": 1, **shifts}
+    p["certify"]["methods"] = ["fixed", "jitter"]
+    p["experiments"]["under"] = {"base": NAME, "training": "jitter"}
+    write_parameters(folder, p)
+    check_under(Profile.open(folder))
+    for stage in ("train", "optimize", "certify"):
+        for name in (NAME, "under"):
+            run(folder, stage, experiment=name)
+    plain, e = (Experiment.open(name, profile=folder) for name in (NAME, "under"))
+    trained = noise_of(e, e.training_data().images)
+    certified = e.noises(e.data)["jitter"]
+    assert trained.basis == certified.basis
+    assert torch.equal(trained.theta.expand_as(certified.theta), certified.theta)
+    assert noise_of(plain, plain.data.images) is plain.law
+    weights = (next(x.network().parameters()) for x in (plain, e))
+    assert not torch.equal(*weights)
+    assert set(e.rows()["method"]) == {"fixed", "jitter"}
+    assert "jitter" not in {
+        method.name for method in e.certified_methods if method.depends_on_image
+    }
+
+
+@pytest.mark.parametrize(
+    "under, message",
+    [
+        ({"basis": "wave", "light": 0.1}, "train.augmentation.under, for digits-l2-025: unknown"),
+        ({"basis": "dct4", "light": 0.1}, "under, for digits-l2-025: in basis dct4 a shift"),
+        ({"basis": "dct8", "colour": 0.1}, "colour needs images of three channels"),
+    ],
+)
+def test_shifts_that_cannot_be_trained_under_are_named_before_any_stage(tmp_path, under, message):
+    p = parameters()
+    p["train"]["augmentation"]["under"] = under
+    with pytest.raises(ValueError, match=message):
+        check_under(Profile.open(write_parameters(tmp_path, p)))
+
+
+def test_shifts_are_for_l2(tmp_path):
+    p = parameters()
+    p["train"]["stability"]["under"] = {"basis": "dct8", "light": 0.1}
+    with pytest.raises(ValueError, match="for digits-l1-025: uniform noise certifies l1 in pixels"):
+        check_under(Profile.open(write_parameters(tmp_path, p)))
 
 
 def test_candidates_of_two_bases_and_l1_in_a_basis_are_refused(tmp_path):

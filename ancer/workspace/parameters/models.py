@@ -12,6 +12,7 @@ from ancer.workspace.parameters.fields import (
     CountOrAll,
     Name,
     Positive,
+    Radius,
     Section,
     Share,
     Whole,
@@ -33,11 +34,24 @@ from ancer.workspace.parameters.sections import (
 )
 
 
+class Under(Section):
+    """Shifts that training adds to the noise, which is Gaussian then too: see `ancer.jitter`."""
+
+    basis: str
+    """In which they are coefficients."""
+    light: Radius = 0.0
+    """Standard deviation of a shift of all pixels."""
+    colour: Radius = 0.0
+    """That of a shift along each of two opponent colours."""
+
+
 class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
     """How networks are trained, and on which images."""
 
     every: Count = 1
     """Every so many of the training images."""
+    under: Under | None = None
+    """Shifts of light and colour beside the noise, in l2; none where there is none."""
 
     @model_validator(mode="after")
     def _in_domain(self) -> "TrainingRecipe":
@@ -46,7 +60,7 @@ class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
 
     def recipe(self, options: Mapping[str, Any] | None = None) -> Recipe:
         """What `train` takes, with an experiment's own options of the scheme."""
-        values = self.model_dump(exclude={"every"})
+        values = self.model_dump(exclude={"every", "under"})
         return Recipe(**{**values, "options": {**self.options, **(options or {})}})
 
 

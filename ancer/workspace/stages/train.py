@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ancer.datasets.dataset import Dataset
 from ancer.evaluation.arithmetic import device, machine
@@ -13,13 +13,16 @@ from ancer.models.libraries import LIBRARIES
 from ancer.models.networks import architecture, build, with_provenance
 from ancer.models.published import load_published
 from ancer.models.weights import load_weights
+from ancer.noise import Noise
+from ancer.optimization.jitter import jitter
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
-from ancer.workspace.experiment import Experiment
+from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of
 from ancer.workspace.notebooks import report_epochs
 from ancer.workspace.parameters.models import PublishedRecipe, TrainingRecipe, WeightsRecipe
+from ancer.workspace.parameters.options import named
 
 # of an experiment; what the data set's options do shows in its images
 NOT_OF_TRAINING = {"dataset", "classes", "convert", "methods", "method_options"}
@@ -38,7 +41,7 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     data = experiment.training_data()
     seed = experiment.parameters.seed
     settings = recipe.recipe(experiment.section.options)
-    code = code_of(train, build, architecture(experiment.section.arch))
+    code = code_of(train, build, jitter, architecture(experiment.section.arch))
     key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
     kept = _kept(experiment, key)
     if kept is not None:
@@ -50,13 +53,32 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
         network,
         data.images,
         data.labels,
-        experiment.law,
+        noise_of(experiment, data.images),
         settings,
         seed=seed,
         resume=experiment.target("checkpoint").with_suffix(f".{key}.state"),
         progress=report_epochs(settings.epochs, losses),
     )
     return with_provenance(network, {"key": key, "losses": losses}), losses
+
+
+def noise_of(experiment: Experiment, images: Tensor) -> Noise:
+    """What the network is trained under: the experiment's noise, and the recipe's shifts."""
+    under = experiment.recipe.under
+    if under is None:
+        return experiment.law
+    noise = experiment.law.in_basis(experiment.basis_named(under.basis))
+    theta = jitter(None, images[:1], noise, light=under.light, colour=under.colour)
+    return noise.with_theta(theta)
+
+
+def check_under(profile: Profile) -> None:
+    """Raise ValueError where an experiment's noise or images cannot have its recipe's shifts."""
+    for name, experiment in profile.experiments.items():
+        recipe = experiment.recipe
+        if isinstance(recipe, TrainingRecipe) and recipe.under is not None:
+            with named(f"train.{experiment.section.training}.under, for {name}"):
+                noise_of(experiment, experiment.some_data(1).images)
 
 
 def _kept(experiment: Experiment, key: str) -> tuple[nn.Module, list[float]] | None:
