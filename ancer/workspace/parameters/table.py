@@ -34,35 +34,38 @@ BOUNDS = {
 def parameter_tables() -> str:
     """A Markdown page with a table for each section."""
     schema = Parameters.model_json_schema()
-    sections = schema["$defs"]
-    plain: dict[str, dict] = {}
-    below: dict[str, tuple[str, dict]] = {}
-    for name, field in schema["properties"].items():
-        section = _section(field)
-        if section is None:
-            plain[name] = field
-        else:
-            below[name] = section
+    plain = {name: field for name, field in schema["properties"].items() if not _section(field)}
     lines = [INTRO, "## Top level", "", *_table(plain, schema.get("required", []))]
-    for name, (suffix, reference) in below.items():
-        for kind in _references(reference):
-            found = sections[kind]
-            lines += ["", f"## `{name}{suffix}`", "", found.get("description", ""), ""]
-            lines += _table(found["properties"], found.get("required", []))
+    for name, field in schema["properties"].items():
+        if field not in plain.values():
+            lines += _tables(name, field, schema["$defs"])
     return "\n".join(lines) + "\n"
+
+
+def _tables(path: str, field: dict[str, Any], sections: dict[str, dict]) -> Iterator[str]:
+    """Lines of the section that a field holds, if any, and of those in it."""
+    section = _section(field)
+    if section is None:
+        return
+    suffix, reference = section
+    for kind in _references(reference):
+        found = sections[kind]
+        yield from ("", f"## `{path}{suffix}`", "", found.get("description", ""), "")
+        yield from _table(found["properties"], found.get("required", []))
+        for name, inner in found["properties"].items():
+            yield from _tables(f"{path}{suffix}.{name}", inner, sections)
 
 
 def _section(field: dict[str, Any]) -> tuple[str, dict] | None:
     """How a field leads to a section, and the reference; None where it holds a plain value."""
-    if "$ref" in field:
-        return "", field
-    if "additionalProperties" in field and isinstance(field["additionalProperties"], dict):
-        return ".<name>", field["additionalProperties"]
-    if "patternProperties" in field:
-        (inner,) = field["patternProperties"].values()
-        return ".<name>", inner
-    if "$ref" in field.get("items", {}):
-        return "[]", field["items"]
+    if "anyOf" in field:  # a section, or nothing
+        return next(filter(None, map(_section, field["anyOf"])), None)
+    ways = [("", field), ("[]", field.get("items"))]
+    ways += [(".<name>", inner) for inner in field.get("patternProperties", {}).values()]
+    ways.append((".<name>", field.get("additionalProperties")))
+    for suffix, found in ways:
+        if isinstance(found, dict) and ("$ref" in found or "oneOf" in found):
+            return suffix, found
     return None
 
 
@@ -86,6 +89,8 @@ def _domain(field: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
+    if "$ref" in field:
+        return "section"
     if "anyOf" in field:
         return " or ".join(map(_domain, field["anyOf"])).replace(" or null", ", or nothing")
     kind = KINDS.get(field.get("type", ""), field.get("type", "anything"))
