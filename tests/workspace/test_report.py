@@ -195,6 +195,21 @@ def test_labels_sources_and_data_sets_are_text_in_pages(profile, pages, tmp_path
     assert escape(f"Fixed {EVIL}") in index
 
 
+def test_a_radius_that_is_not_computed_is_no_link(profile, pages, tmp_path):
+    """In-box radii of a basis of large blocks."""
+    folder = tmp_path / "profile"
+    shutil.copytree(profile, folder)
+    project, _ = tables_again(folder)
+    for name in ("T1", "T1-each-sigma"):
+        path = project.results("tables") / f"{name}.csv"
+        table = pd.read_csv(path)
+        table.loc[table["method"] == "Shaped (cosines)", "AC-in-box-R"] = float("nan")
+        path.write_text(table.to_csv(index=False))
+    project.record("tables")
+    index = write_report(folder).read_text()
+    assert "Shaped (cosines)" in index
+
+
 def evil(split, folder):
     """The digits, under a name of one's own."""
     return digits(split, folder)

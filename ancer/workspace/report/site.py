@@ -177,8 +177,10 @@ class _Site:
         for k, line in table[table["answer"].isin(KINDS.values())].iterrows():
             same = each[(each[keys] == line[keys]).all(axis=1)]
             for column in table.columns.difference(keys):
-                best = same.loc[same[column].idxmax()]  # of the sigmas that it is the best of
-                links[k, column] = self._place(self._of_sigma(TABLES[name], best), best)
+                computed = same[column].dropna()
+                if len(computed):
+                    best = same.loc[computed.idxmax()]  # of the sigmas that it is the best of
+                    links[k, column] = self._place(self._of_sigma(TABLES[name], best), best)
         yield self._table(shown_name, caption, table, links)
 
     def _superset_table(self) -> Iterator[dict[str, Any]]:
