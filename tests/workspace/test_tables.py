@@ -196,9 +196,9 @@ def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committ
     assert (best["proxy_radius"] >= fixed["theta_gmean"] * gap).all() and (gap > 0).mean() > 0.5
     assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
     step = 1 / 16 if path.stem.startswith("digits") else 1 / 255
-    in_cosines = rows["method"].isin(["shaped", "one-theta"])  # on the coefficients' lattice
-    assert set(rows["arithmetic"][~in_cosines]) == {f"lattice {step:.17g}"}
-    assert set(rows["arithmetic"][in_cosines]) <= {f"lattice {2**-16:.17g}"}
+    rotated = rows["basis"] != "pixels"  # on the coefficients' lattice
+    assert set(rows["arithmetic"][~rotated]) == {f"lattice {step:.17g}"}
+    assert set(rows["arithmetic"][rotated]) <= {f"lattice {2**-16:.17g}"}
 
 
 def test_t5_medians_are_of_correct_images_and_certified_shares_of_all(profile):
