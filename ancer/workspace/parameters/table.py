@@ -37,8 +37,7 @@ def parameter_tables() -> str:
     plain = {name: field for name, field in schema["properties"].items() if not _section(field)}
     lines = [INTRO, "## Top level", "", *_table(plain, schema.get("required", []))]
     for name, field in schema["properties"].items():
-        if field not in plain.values():
-            lines += _tables(name, field, schema["$defs"])
+        lines += _tables(name, field, schema["$defs"])
     return "\n".join(lines) + "\n"
 
 
