@@ -1,6 +1,7 @@
 # make         everything from nothing: environment, then the default profile's tables and figures
 # make test    environment, then linting, types and tests
 # make speed   against the published code and ART (after `make`; benchmarks/speed.py)
+# make gpu     the tests and measurements that need CUDA (benchmarks/gpu.py)
 # All install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
-.PHONY: all test speed
+.PHONY: all test speed gpu
 .DELETE_ON_ERROR:
 
 # The committed results are there to be read; the first `make` in a clone removes them, so that all
@@ -30,6 +31,13 @@ test: .venv/.tested
 	ruff format --check .
 	mypy
 	pytest
+
+gpu: .venv/.tested
+	@python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
+	  "make gpu needs CUDA: torch.cuda.is_available() is False here (the tests in tests/gpu are \
+skipped without it; nothing else needs a card)")'
+	pytest -m gpu tests/gpu
+	python benchmarks/gpu.py
 
 speed: .venv/.installed
 	python benchmarks/speed.py digits 64 64

@@ -19,6 +19,7 @@ from .regions.region import superset as superset
 from .selection import Best as Best
 from .selection import certify_best as certify_best
 from .smoothing import SmoothedClassifier as SmoothedClassifier
+from .stopping import Grid as Grid
 from .stopping import Hopeless as Hopeless
 from .stopping import Improvement as Improvement
 from .stopping import Target as Target

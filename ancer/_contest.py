@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ancer.certificate import Certificate
-from ancer.certification import Bounds, certificates
-from ancer.confidence import anytime_upper, clopper_pearson
-from ancer.noise import Noise, gap_of, probability_of
+from ancer.certification import Counted, certificates
+from ancer.confidence.bounds import anytime_lower, anytime_upper
+from ancer.confidence.looks import Always, Bounds, Looks
+from ancer.noise import Noise, gap_of
 from ancer.regions.region import ABSTAIN
 from ancer.smoothing import Queries
 from ancer.stopping import Tally
@@ -22,20 +23,23 @@ FUTILITY = (
 class Contest:
     """Candidates for each image, and what is known of them: arrays (candidates, B).
 
-    classes: chosen by `choose_classes`; counts, draws, lower: votes for them, draws, and the bounds
-    on their probabilities, 0 until counted; axes (candidates, B, ...): semi-axes, 0 until then.
+    classes: chosen by `choose_classes`; draws, lower, upper, gap: draws, the bounds on the
+    probabilities, and the gap, 0, 1 and none until counted; votes (candidates, B, K); axes
+    (candidates, B, ...): semi-axes, 0 until then.
     """
 
-    def __init__(self, queries: Sequence[Queries], levels: np.ndarray, n: int):
+    def __init__(self, queries: Sequence[Queries], levels: np.ndarray, n: int, of: str):
         shape = (len(queries), len(queries[0]))
         self.queries = queries
         self.levels = levels  # (candidates,) shares of alpha
-        self.n = n
+        self.end = Looks.once(n)
+        self.of = of  # whose probabilities are bounded: one class, or two
         self.images = np.arange(len(queries[0]))
         self.classes = np.zeros(shape, dtype=np.int64)
-        self.counts = np.zeros(shape, dtype=np.int64)
         self.draws = np.zeros(shape, dtype=np.int64)
         self.lower = np.zeros(shape)
+        self.upper = np.ones(shape)
+        self.gap = np.full(shape, -np.inf)
         self.axes = torch.zeros(len(queries), *queries[0].x.shape, dtype=torch.float64)
 
     @property
@@ -46,17 +50,19 @@ class Contest:
     @property
     def certified(self) -> np.ndarray:
         """The classes certified so far, ABSTAIN elsewhere."""
-        return np.where(self.lower > 0.5, self.classes, ABSTAIN)
+        return np.where(self.gap > 0, self.classes, ABSTAIN)
 
     def choose_classes(self, n0: int, seed: int) -> np.ndarray:
         """Each candidate's class by n0 draws; returns the proxy radius that they promise."""
-        promises = np.zeros(self.lower.shape)
+        promises = np.zeros(self.gap.shape)
+        votes = [queries.counts(n0, seed=seed, purpose="select") for queries in self.queries]
+        self.votes = np.zeros((len(votes), *votes[0].shape), dtype=np.int64)
         for k, queries in enumerate(self.queries):
-            most, leader = queries.counts(n0, seed=seed, purpose="select").max(dim=1)
-            expected = (most.numpy() + 0.5) / (n0 + 1) * self.n
-            bound = clopper_pearson(expected, self.n, self.levels[k])
-            promises[k] = np.maximum(gap_of(self.law, bound), 0) * queries.theta_gmean
-            self.classes[k] = leader.numpy()
+            self.classes[k] = votes[k].argmax(dim=1).numpy()
+            expected = (votes[k].sort(dim=1, descending=True).values + 0.5) / (n0 + 1) * self.end.n
+            count, rival = expected[:, 0].numpy(), expected[:, 1:2].sum(dim=1).numpy()
+            bounds = self.end.bounds(count, rival, self.end.n, self.levels[k], self.of)
+            promises[k] = np.maximum(gap_of(self.law, *bounds), 0) * queries.theta_gmean
         return promises
 
     def needed(self, report: str, turn: np.ndarray) -> np.ndarray:
@@ -90,30 +96,38 @@ class Contest:
         """
         theta = self._theta(turn)
         queries = self.queries[0].scaled(theta.to(self.queries[0].theta))
-        tally = Tally(queries.stream(seed, "certify"), self.n)
+        tally = Tally(queries.stream(seed, "certify"), Always(self.end.n))
         classes = self.classes[turn, self.images]
         levels = self.levels[turn]
-        needed = probability_of(self.law, needed_gap)
+
+        # 1. until it cannot exceed what is needed
         while len(tally.active):
             images = tally.active
-            count = tally.votes(images, classes[images])
+            count, rival = tally.votes(images, classes[images])
             drawn = tally.drawn[images]
-            bound = clopper_pearson(count + self.n - drawn, self.n, levels[images])
-            attainable = queries.lower(bound, images)
+            best = self.end.attainable(count, rival, drawn, levels[images], self.of)
+            attainable = queries.gap(queries.of_law(best, images), images)
             # the margin: whoever could tie is counted to the end
-            useless = attainable <= needed[images] - 1e-12
-            unlikely = anytime_upper(count, drawn, FUTILITY) < needed[images]
+            useless = attainable <= needed_gap[images] - 1e-9
+            p_a = anytime_upper(count, drawn, FUTILITY / 2)
+            p_b = anytime_lower(rival, drawn, FUTILITY / 2)
+            unlikely = gap_of(self.law, p_a, p_b) < needed_gap[images]
             tally.stop(useless | (unlikely & (turn[images] > 0)))
             if len(tally.active):
                 tally.draw()
-        counts = tally.votes(self.images, classes)
-        bound = queries.lower(clopper_pearson(counts, self.n, levels))
-        lower = np.where(tally.drawn == self.n, bound, 0.0)
-        self.counts[turn, self.images] = counts
-        self.draws[turn, self.images] = tally.drawn
-        self.lower[turn, self.images] = lower
-        gap = torch.from_numpy(gap_of(self.law, np.maximum(lower, 0.5)))
-        self.axes[turn, self.images] = theta * queries.per_image(gap)
+
+        # 2. bounds of those that were counted to the end
+        count, rival = tally.votes(self.images, classes)
+        bounds = queries.of_law(self.end.bounds(count, rival, self.end.n, levels, self.of))
+        ended = tally.drawn == self.end.n
+        at = (turn, self.images)
+        self.votes[at] = tally.all_votes()
+        self.draws[at] = tally.drawn
+        self.lower[at] = np.where(ended, bounds.lower, 0.0)
+        self.upper[at] = np.where(ended, bounds.upper, 1.0)
+        self.gap[at] = np.where(ended, queries.gap(bounds), -np.inf)
+        gap = torch.from_numpy(np.maximum(self.gap[at], 0))
+        self.axes[at] = theta * queries.per_image(gap)
 
     def _theta(self, turn: np.ndarray) -> Tensor:
         """Scales of candidate turn[i] round image i, in float64, like the images."""
@@ -140,6 +154,7 @@ class Contest:
         """Of each candidate, one an image."""
         found = []
         for k, queries in enumerate(self.queries):
-            bounds = Bounds(self.classes[k], self.counts[k], self.draws[k], self.lower[k])
-            found.append(certificates(queries, bounds, float(self.levels[k])))
+            bounds = Bounds(self.lower[k], self.upper[k])
+            counted = Counted(self.classes[k], self.votes[k], self.draws[k], bounds, self.gap[k])
+            found.append(certificates(queries, counted, float(self.levels[k])))
         return found

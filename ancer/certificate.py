@@ -1,5 +1,6 @@
 """What is proved of one image: a class, and the region in which the smoothed classifier has it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,28 +15,41 @@ from ancer.regions.region import ABSTAIN, Region, described
 class Certificate:
     """What `certify` proves of one image; radii are true lp norms in the units of the image.
 
-    index: the image's number; prediction: its class or ABSTAIN; p_a_lower: lower bound on the
-    probability of that class under the noise; gap: half-width of the region in multiples of theta
-    (0 when abstaining); center, theta: the image and the noise scale as evaluated, of the
-    coordinates in `basis`; norm: 1 or 2;
-    count, n, alpha: votes for the class, draws and failure probability; lattice: the step on which
-    the noise was drawn, None for noise in floating point (not floating-point sound); evaluation:
-    how the base classifier was evaluated.
+    index: the image's number; chosen: the class of most selection draws; prediction: the same, or
+    ABSTAIN; p_a_lower: lower bound on the probability of that class under the noise; p_b_upper:
+    upper bound on that of any other; gap: half-width of the region in multiples of theta (0 when
+    abstaining); center, theta: the image and the noise scale as evaluated, of the coordinates in
+    `basis`; norm: 1 or 2; votes, n, alpha: votes by class, where there are any, draws and failure
+    probability; lattice: the step on which the noise was drawn, None for noise in floating point
+    (not floating-point sound); evaluation: how the base classifier was evaluated.
     """
 
     index: int
+    chosen: int
     prediction: int
     p_a_lower: float
+    p_b_upper: float
     gap: float
     center: Tensor
     theta: Tensor
     norm: int
-    count: int
+    votes: Mapping[int, int]
     n: int
     alpha: float
     lattice: float | None = None
     evaluation: Evaluation | None = None
     basis: Basis = PIXELS
+
+    @property
+    def count(self) -> int:
+        """Votes for the class."""
+        return self.votes.get(self.chosen, 0)
+
+    @property
+    def rival(self) -> int:
+        """Votes for the runner-up, the most of any other class."""
+        others = (votes for label, votes in self.votes.items() if label != self.chosen)
+        return max(others, default=0)
 
     @property
     def arithmetic(self) -> str:

@@ -1,6 +1,6 @@
 """Certificates: a class and a region in which the smoothed classifier provably returns it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,25 +10,28 @@ from torch import Tensor, nn
 
 from ancer.certificate import Certificate
 from ancer.classifier import Classifier, Evaluation
-from ancer.confidence import anytime_lower, clopper_pearson
-from ancer.noise import Noise, gap_of
+from ancer.confidence.bounds import clopper_pearson
+from ancer.confidence.looks import CLASSES, Always, Bounds, Looks, Plan
+from ancer.noise import Noise
 from ancer.regions.region import ABSTAIN
 from ancer.smoothing import Queries, SmoothedClassifier
 from ancer.stopping import Rule, Running, Tally
 
+LOOKS: Mapping[str, Callable[[int], Plan]] = {"planned": Looks.doubling, "always": Always}
+
 
 @dataclass(frozen=True, eq=False)
-class Bounds:
-    """Of each image a class, votes for it, draws, and a lower bound on its probability: (B,)."""
+class Counted:
+    """Of each image a class, votes of all classes, draws, bounds under the law, and the gap.
+
+    classes, draws, gap: (B,); votes: (B, K). It abstains where the gap is not > 0.
+    """
 
     classes: np.ndarray
-    counts: np.ndarray
+    votes: np.ndarray
     draws: np.ndarray
-    lower: np.ndarray
-
-    def abstains(self) -> np.ndarray:
-        """Whether nothing is certified: the region is g's alone where p_A > 1/2."""
-        return ~(self.lower > 0.5)
+    bounds: Bounds
+    gap: np.ndarray
 
 
 def certify(
@@ -40,7 +43,10 @@ def certify(
     alpha: float,
     seed: int,
     n0: int = 100,
+    classes: str = "two",
     stop: Rule | Sequence[Rule] | None = None,
+    looks: str = "planned",
+    shared: bool = True,
     exact: bool = False,
     lattice: float = 1 / 255,
     indices: Sequence[int] | None = None,
@@ -60,16 +66,20 @@ def certify(
     noise: theta one number, (B,) or (B, *x.shape[1:]), of the coordinates in its basis. indices:
     the images' numbers in their data set.
 
-    Without `stop`, as the paper's tables need it: n0 draws choose the class, n others, fixed
-    beforehand, bound its probability (Clopper-Pearson).
+    n0 draws choose the class; n others, fixed beforehand, bound its probability (Clopper-Pearson).
+    classes: "two" bounds that of the runner-up too, from the same draws (.9 and .1 of alpha): where
+    several others share what is left, p_B is far below 1 - p_A, and the region larger; a class may
+    then be certified with less than half of the votes. "one" takes 1 - p_A, as the paper.
 
-    stop: a rule, or several of which any may stop: `Target`, `Improvement`, `Hopeless`, or a
-    function of yours of `stopping.Running`. Then at most n draws, and no selection (n0 is not
-    used): all classes run at alpha / 2 (see `anytime_lower`), and the first to pass 1/2 is
-    certified with the best bound that it ever had. The guarantee is the same, whatever the rule
-    looks at: the class with p_A > 1/2 is overestimated with probability at most alpha / 2, and a
-    class of probability q <= 1/2 passes with at most 2 q alpha / 2, together at most alpha for any
-    number of classes.
+    stop: a rule, or several of which any may stop: `Target`, `Improvement`, `Hopeless`, `Grid`, or
+    a function of yours of `stopping.Running`. Then at most n draws; rules are asked at looks that
+    double up to n, whose bounds hold together (`confidence.looks`), and the certificate has the
+    best of them. The guarantee is the same, whatever a rule looks at. looks: "always" asks ever so
+    often, by a confidence sequence, which needs more draws for the same bound.
+
+    shared: all images see the same unit draws, made once for all. Of each image nothing changes;
+    but whether several certificates err is then not independent. False: each image has its own,
+    by its number.
 
     exact: noise on the lattice (`lattice`, the step of x's pixels) on which no rounding tells a
     network the image. The claim is then: for every image on the lattice in the region, up to alpha,
@@ -90,68 +100,71 @@ def certify(
         >>> certificate.radius == 0.25 * certificate.gap
         True
     """
-    check_budget(n, n0, alpha)
+    check_budget(n, n0, alpha, classes)
     rules = _rules(stop)
-    smoothed = SmoothedClassifier(model, noise, lattice=lattice if exact else None)
+    plan = plan_of(n, bool(rules), looks)
+    step = lattice if exact else None
+    smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
     queries = smoothed.queries(x, indices)
-    if rules:
-        bounds = _until_stopped(queries, rules, n, alpha, seed)
-    else:
-        bounds = _fixed_budget(queries, n0, n, alpha, seed)
-    return certificates(queries, bounds, alpha)
+    counted = _counted(queries, plan, rules, n0, alpha, classes, seed)
+    return certificates(queries, counted, alpha)
 
 
-def _fixed_budget(queries: Queries, n0: int, n: int, alpha: float, seed: int) -> Bounds:
+def _counted(
+    queries: Queries,
+    plan: Plan,
+    rules: Sequence[Rule],
+    n0: int,
+    alpha: float,
+    classes: str,
+    seed: int,
+) -> Counted:
     # 1. choose the class on draws of its own
-    classes = queries.counts(n0, seed=seed, purpose="select").argmax(dim=1)
-    # 2. count its votes on fresh draws and bound its probability from below
-    votes = queries.counts(n, seed=seed, purpose="certify")
-    counts = votes.gather(1, classes[:, None])[:, 0].numpy()
-    lower = queries.lower(clopper_pearson(counts, n, alpha))
-    return Bounds(classes.numpy(), counts, np.full(len(queries), n), lower)
-
-
-def _until_stopped(
-    queries: Queries, rules: Sequence[Rule], n: int, alpha: float, seed: int
-) -> Bounds:
-    tally = Tally(queries.stream(seed, "certify"), n)
-    classes = np.full(len(queries), ABSTAIN)
-    counts = np.zeros(len(queries), dtype=np.int64)
-    # of the class that passed 1/2: the best so far, since all hold at once
+    chosen = queries.counts(n0, seed=seed, purpose="select").argmax(dim=1).numpy()
+    # 2. count its votes and the runner-up's on fresh draws, and bound their probabilities
+    tally = Tally(queries.stream(seed, "certify"), plan)
     lower = np.zeros(len(queries))
+    upper = np.ones(len(queries))
+    gap = np.full(len(queries), -np.inf)
     while len(tally.active):
         tally.draw()
         images = tally.active
         drawn = tally.drawn[images]
+        count, rival = tally.votes(images, chosen[images])
+        now = queries.of_law(plan.bounds(count, rival, drawn, alpha, classes), images)
+        # the best so far, since all hold at once
+        lower[images] = np.maximum(now.lower, lower[images])
+        upper[images] = np.minimum(now.upper, upper[images])
+        gap[images] = queries.gap(Bounds(lower[images], upper[images]), images)
 
-        # 1. the class that has passed 1/2, or else the leader, its votes and its bound
-        passed_before = classes[images] != ABSTAIN
-        leader = np.where(passed_before, classes[images], tally.leaders(images))
-        count = tally.votes(images, leader)
-        now = queries.lower(anytime_lower(count, drawn, alpha / 2), images)
-        bound = np.maximum(now, lower[images])
-        passed = bound > 0.5
-        classes[images[passed]] = leader[passed]
-        lower[images[passed]] = bound[passed]
-        counts[images] = count
-
-        # 2. whether a rule stops here
-        attainable = queries.lower(anytime_lower(count + n - drawn, n, alpha / 2), images)
+        # 3. whether a rule stops here
+        best = queries.of_law(plan.attainable(count, rival, drawn, alpha, classes), images)
         stopped = np.zeros(len(images), dtype=bool)
         for rule in rules:
             running = Running(  # its own copies: a rule only looks
                 noise=queries.law.with_theta(queries.theta[images]),
                 count=count.copy(),
+                rival=rival.copy(),
                 drawn=drawn.copy(),
-                n=n,
-                lower=bound.copy(),
-                attainable=attainable.copy(),
+                n=plan.n,
+                gap=gap[images],
+                attainable=queries.gap(best, images),
                 theta_min=queries.theta_min[images],
                 theta_gmean=queries.theta_gmean[images],
             )
             stopped |= rule(running)
         tally.stop(stopped)
-    return Bounds(classes, counts, tally.drawn, lower)
+    return Counted(chosen, tally.all_votes(), tally.drawn, Bounds(lower, upper), gap)
+
+
+def plan_of(n: int, early: bool, looks: str) -> Plan:
+    """When `certify` looks at its bounds: once, or, where rules may stop it early, as looks says.
+
+    Raises ValueError for unknown looks.
+    """
+    if looks not in LOOKS:
+        raise ValueError(f"looks must be one of {', '.join(LOOKS)}, found {looks!r}")
+    return LOOKS[looks](n) if early else Looks.once(n)
 
 
 def _rules(stop: Rule | Sequence[Rule] | None) -> list[Rule]:
@@ -165,18 +178,19 @@ def _rules(stop: Rule | Sequence[Rule] | None) -> list[Rule]:
     return rules
 
 
-def check_budget(n: int, n0: int, alpha: float) -> None:
-    """Raise ValueError unless n >= 1, n0 >= 1 and 0 < alpha < 1."""
+def check_budget(n: int, n0: int, alpha: float, classes: str) -> None:
+    """Raise ValueError unless n >= 1, n0 >= 1, 0 < alpha < 1, and classes is one or two."""
     clopper_pearson(0, n, alpha)
     if n0 < 1:
         raise ValueError(f"n0 must be >= 1, found {n0}")
+    if classes not in CLASSES:
+        raise ValueError(f"classes must be one of {', '.join(CLASSES)}, found {classes!r}")
 
 
-def certificates(queries: Queries, bounds: Bounds, alpha: float) -> list[Certificate]:
-    """One certificate an image; it abstains where the bound is not above 1/2."""
-    p_a_lower = np.maximum(bounds.lower, 0.0)
-    gaps = gap_of(queries.law, p_a_lower)
-    certified = ~bounds.abstains() & (gaps > 0)
+def certificates(queries: Queries, counted: Counted, alpha: float) -> list[Certificate]:
+    """One certificate an image; it abstains where the gap is not > 0."""
+    certified = counted.gap > 0
+    lower, upper = counted.bounds
     x = queries.x.cpu()
     theta = queries.theta.cpu()
     evaluation = queries.evaluation
@@ -184,14 +198,16 @@ def certificates(queries: Queries, bounds: Bounds, alpha: float) -> list[Certifi
     for i, index in enumerate(queries.indices):
         certificate = Certificate(
             index=index,
-            prediction=int(bounds.classes[i]) if certified[i] else ABSTAIN,
-            p_a_lower=float(p_a_lower[i]),
-            gap=float(gaps[i]) if certified[i] else 0.0,
+            chosen=int(counted.classes[i]),
+            prediction=int(counted.classes[i]) if certified[i] else ABSTAIN,
+            p_a_lower=float(lower[i]),
+            p_b_upper=float(min(upper[i], 1 - lower[i])),
+            gap=float(counted.gap[i]) if certified[i] else 0.0,
             center=x[i].clone(),  # its own: nobody else can change it
             theta=theta[i].clone(),
             norm=queries.law.norm,
-            count=int(bounds.counts[i]),
-            n=int(bounds.draws[i]),
+            votes={int(k): int(counted.votes[i, k]) for k in np.flatnonzero(counted.votes[i])},
+            n=int(counted.draws[i]),
             alpha=alpha,
             lattice=queries.lattice,
             evaluation=evaluation,
@@ -209,6 +225,7 @@ def predict(
     n: int,
     alpha: float,
     seed: int,
+    shared: bool = True,
     exact: bool = False,
     lattice: float = 1 / 255,
     evaluation: Evaluation | None = None,
@@ -219,7 +236,8 @@ def predict(
     For each image, with probability at least 1 - alpha, the answer is ABSTAIN or argmax g(x) (Cohen
     et al. 2019, proposition 2: a two-sided binomial test of the two most frequent classes).
 
-    exact, lattice: as in `certify`; 1 - alpha is then less by at most n times the noise's slack.
+    shared, exact, lattice: as in `certify`; with exact, 1 - alpha is less by at most n times the
+    noise's slack.
     evaluation: of the certificates that the answers rely on: a certificate is for one model in one
     arithmetic, and another is refused (ValueError). Both run with the same deterministic kernels
     and the same number of rows in every pass.
@@ -227,7 +245,8 @@ def predict(
     Raises ValueError, before any work, on arguments outside their domain.
     """
     clopper_pearson(0, n, alpha)  # the domains of n and alpha
-    smoothed = SmoothedClassifier(model, noise, lattice=lattice if exact else None)
+    step = lattice if exact else None
+    smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
     queries = smoothed.queries(x, indices)
     if evaluation is not None and evaluation != queries.evaluation:
         raise ValueError(

@@ -46,21 +46,36 @@ class Noise(ABC):
         """Draws of the unit law z, on the generator's device."""
 
     @abstractmethod
-    def gap(self, probability: Tensor) -> Tensor:
-        """Half-width of the certified region in multiples of theta, from a lower bound on p_A.
+    def quantile(self, probability: Tensor) -> Tensor:
+        """What the law's theorem compares: odd around 1/2, rising, differentiable; any shape.
 
-        probability: in [0, 1], any shape; the gap is negative below 1/2 (abstain). Differentiable.
+        Half the difference of that of p_A and of p_B is the half-width of the certified region in
+        multiples of theta.
         """
 
     @abstractmethod
     def probability(self, gap: Tensor) -> Tensor:
-        """The bound on p_A whose gap it is: the inverse of `gap`; 1 where none is enough."""
+        """The bound on p_A whose gap it is, p_B being 1 - p_A: the inverse of `quantile`.
+
+        1 where none is enough.
+        """
+
+    def gap(self, p_a: Tensor, p_b: Tensor | None = None) -> Tensor:
+        """Half-width of the certified region in multiples of theta; <= 0 is to abstain.
+
+        p_a: lower bound on the probability of the class; p_b: upper bound on that of any other, at
+        most 1 - p_a, which it is by default. Both in [0, 1], broadcast. Differentiable.
+        """
+        of_one = self.quantile(p_a)
+        if p_b is None:
+            return of_one
+        return torch.maximum(of_one, (of_one - self.quantile(p_b)) / 2)
 
     @abstractmethod
     def steps(self, theta: Tensor, z: Tensor) -> Tensor:
-        """theta * z as whole numbers, in place of z.
+        """theta * z as whole numbers, in float64.
 
-        z: `unit` draws in float64; theta in lattice steps, as by `snap`.
+        z: `unit` draws in float64; theta in lattice steps, as by `snap`; they broadcast.
         """
 
     @abstractmethod
@@ -82,7 +97,7 @@ class Noise(ABC):
         lattice: float | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Noisy copies y + theta * z, in place of z, draws of `unit`; y and theta broadcast to it.
+        """Noisy copies y + theta * z; z: draws of `unit`. They broadcast.
 
         y: the images' coordinates in `basis`, as the copies' are.
         lattice: None for sums in floating point; rounding then depends on y, and a network can read
@@ -91,7 +106,7 @@ class Noise(ABC):
         so that a copy depends on nothing but the sum. Without dtype that of y.
         """
         if lattice is None:
-            return z.mul_(theta).add_(y)
+            return torch.addcmul(y, theta, z)
         whole = (y.double() / lattice).round() + 0.0  # of 0 and -0, both 0
         noise = self.steps(theta.double() / lattice, z)
         return noise.add_(whole).to(dtype or y.dtype).div_(levels(lattice))
@@ -159,8 +174,11 @@ class GaussianNoise(Noise):
     In another basis Q, N(0, Q^T diag(theta^2) Q): ellipsoids whose axes are the basis.
 
     Example:
-        >>> GaussianNoise(0.25).gap(torch.tensor([0.5, 0.975], dtype=torch.float64))
+        >>> p_a = torch.tensor([0.5, 0.975], dtype=torch.float64)
+        >>> GaussianNoise(0.25).gap(p_a)
         tensor([0.0000, 1.9600], dtype=torch.float64)
+        >>> GaussianNoise(0.25).gap(p_a, p_b=torch.tensor(0.02))
+        tensor([1.0269, 2.0069], dtype=torch.float64)
     """
 
     norm = 2
@@ -176,7 +194,7 @@ class GaussianNoise(Noise):
     def unit(self, shape, *, generator, dtype):
         return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
 
-    def gap(self, probability):
+    def quantile(self, probability):
         return torch.special.ndtri(probability)
 
     def probability(self, gap):
@@ -185,7 +203,7 @@ class GaussianNoise(Noise):
     def steps(self, theta, z):
         # float64: float32 normals end at 5.77, which alone would cost 1e-3 in total variation
         # at n = 150,528
-        return z.mul_(theta).round_()
+        return (theta * z).round_()
 
     def snap(self, theta):
         return theta
@@ -228,7 +246,7 @@ class UniformNoise(Noise):
         z = torch.empty(shape, device=generator.device, dtype=dtype)
         return z.uniform_(-1, 1, generator=generator)
 
-    def gap(self, probability):
+    def quantile(self, probability):
         return 2 * probability - 1
 
     def probability(self, gap):
@@ -237,7 +255,7 @@ class UniformNoise(Noise):
     def steps(self, theta, z):
         # uniform on [-m - 1/2, m + 1/2], rounded: uniform on the 2m + 1 whole numbers -m..m
         m = (theta - 0.5).round()  # theta / lattice may round to a neighbour of m + 1/2
-        return z.add_(1).mul_(m + 0.5).floor_().sub_(m)
+        return ((z + 1) * (m + 0.5)).floor_().sub_(m)
 
     def snap(self, theta):
         return (theta - 0.5).round().clamp(min=0) + 0.5
@@ -251,9 +269,10 @@ class UniformNoise(Noise):
 LAWS = {"gaussian": GaussianNoise, "uniform": UniformNoise}
 
 
-def gap_of(law: Noise, probability: np.ndarray) -> np.ndarray:
-    """`law.gap` of an array, in float64."""
-    return law.gap(torch.tensor(probability, dtype=torch.float64)).numpy()
+def gap_of(law: Noise, p_a: np.ndarray, p_b: np.ndarray | None = None) -> np.ndarray:
+    """`law.gap` of arrays, in float64."""
+    others = None if p_b is None else torch.tensor(p_b, dtype=torch.float64)
+    return law.gap(torch.tensor(p_a, dtype=torch.float64), others).numpy()
 
 
 def probability_of(law: Noise, gap: np.ndarray) -> np.ndarray:

@@ -85,8 +85,10 @@ def certify_best(
     alpha: float,
     seed: int,
     n0: int = 100,
+    classes: str = "two",
     shares: Mapping[str, float] | None = None,
     report: str = "largest",
+    shared: bool = True,
     exact: bool = False,
     lattice: float = 1 / 255,
     indices: Sequence[int] | None = None,
@@ -116,7 +118,7 @@ def certify_best(
 
     Raises ValueError, before any work, on arguments outside their domain.
     """
-    check_budget(n, n0, alpha)
+    check_budget(n, n0, alpha, classes)
     _check_candidates(candidates, report)
     levels = _levels(candidates, shares, alpha)
     classifier = as_classifier(model)
@@ -124,11 +126,13 @@ def certify_best(
     basis = _common_basis(candidates)
     queries = []
     for noise in candidates.values():
-        smoothed = SmoothedClassifier(classifier, noise.in_basis(basis), lattice=step)
+        smoothed = SmoothedClassifier(
+            classifier, noise.in_basis(basis), lattice=step, shared=shared
+        )
         queries.append(smoothed.queries(x, indices))
 
     # 1. each candidate's class, and the volume that it promises, on draws of their own
-    contest = Contest(queries, levels, n)
+    contest = Contest(queries, levels, n, classes)
     promises = contest.choose_classes(n0, seed)
     # 2. certify one after the other, each only as long as it can still matter
     turns = np.argsort(-promises, axis=0, kind="stable")  # (candidates, B)

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 
 from ancer.bases.lattice import check_on_lattice, step_in
 from ancer.classifier import Classifier, Evaluation, as_classifier, check_images
-from ancer.noise import Noise, gap_of, positive, probability_of
-from ancer.streams import generator, unit_draws
-
-# Noise is drawn in blocks of this many draws, each block of one image whole: a generator's stream
-# depends on the size of the request, so a fixed size is what makes a draw independent of the batch
-# size.
-BLOCK = 100
+from ancer.confidence.looks import BLOCK, Bounds
+from ancer.noise import Noise, gap_of, positive
+from ancer.streams import Draws, OwnDraws, SharedDraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +24,7 @@ class Queries:
 
     x: (B, ...); indices: the images' numbers in their data set; theta: as it is sampled, (B, 1,
     ..., 1) or like x, of the coordinates in law's basis; lattice: None for noise in floating point,
-    or the step of these coordinates.
+    or the step of these coordinates; shared: whether all images see the same unit draws.
     """
 
     classifier: Classifier
@@ -37,6 +33,7 @@ class Queries:
     indices: tuple[int, ...]
     theta: Tensor
     lattice: float | None = None
+    shared: bool = True
 
     def __len__(self) -> int:
         return len(self.x)
@@ -93,17 +90,14 @@ class Queries:
         off = self.lattice * (1 + 1e-6)  # float64 computes them to 1e-12
         return off * math.sqrt(self.x[0].numel()) / self.theta_min
 
-    def lower(self, bound: np.ndarray, at: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """A bound on p_A of images `at` under the noise as it is sampled, as one under the law.
+    def of_law(self, bounds: Bounds, at: np.ndarray | slice = slice(None)) -> Bounds:
+        """Bounds of images `at` under the noise as it is sampled, as those under the law."""
+        less = self.slack[at]
+        return Bounds((bounds.lower - less).clip(0), (bounds.upper + less).clip(max=1))
 
-        It is lowered by `slack`, and its gap by `rounding`.
-        """
-        of_law = bound - self.slack[at]
-        rounding = self.rounding[at]
-        if not rounding.any():
-            return of_law
-        gap = gap_of(self.law, of_law.clip(0, 1)) - rounding
-        return np.minimum(probability_of(self.law, gap), of_law)
+    def gap(self, bounds: Bounds, at: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The gap that bounds under the law give images `at`, less `rounding`; <= 0: abstain."""
+        return gap_of(self.law, bounds.lower, bounds.upper) - self.rounding[at]
 
     @property
     def evaluation(self) -> Evaluation:
@@ -125,7 +119,8 @@ class SmoothedClassifier:
     model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise` or
     `UniformNoise` whose theta fits the images. lattice: None for noise in floating point, or the
     step of the images' lattice for noise that no rounding ties to the image (see `Noise.around`;
-    in another basis than pixels, that of its coefficients, `bases.basis.STEP`).
+    in another basis than pixels, that of its coefficients, `bases.lattice.STEP`). shared: all
+    images see the same unit draws z, made once; else each its own.
     Work runs where the model is; memory is bounded by the classifier's batch_size.
 
     Example:
@@ -135,17 +130,23 @@ class SmoothedClassifier:
     """
 
     def __init__(
-        self, model: nn.Module | Classifier, noise: Noise, *, lattice: float | None = None
+        self,
+        model: nn.Module | Classifier,
+        noise: Noise,
+        *,
+        lattice: float | None = None,
+        shared: bool = True,
     ):
         self.classifier = as_classifier(model)
         self.noise = noise
         self.lattice = lattice
+        self.shared = shared
 
     def queries(self, x: Tensor, indices: Sequence[int] | None = None) -> Queries:
         """Images x (B, ...), checked with their noise and numbers, on the classifier's device.
 
-        indices: the images' numbers in their data set (default 0..B-1). With the seed and the
-        purpose they fix the noise of an image, whatever batch, order or subset it comes in.
+        indices: the images' numbers in their data set (default 0..B-1), which fix the noise that
+        is not shared. Either way it does not depend on batch, order or subset.
 
         Raises ValueError for what are no images, other numbers, or a theta that does not fit.
         """
@@ -163,13 +164,13 @@ class SmoothedClassifier:
             indices=image_indices(x, indices),
             theta=theta,
             lattice=step,
+            shared=self.shared,
         )
 
     def counts(
         self, x: Tensor, n: int, *, seed: int, purpose: str, indices: Sequence[int] | None = None
     ) -> Tensor:
         """Votes of n noisy copies of each image x (B, ...): int64 (B, K), each row sums to n.
-
         indices: as of `queries`. Raises ValueError as it does, and for n < 1.
         """
         _check_draws(n)
@@ -192,15 +193,16 @@ class Stream:
         self.queries = queries
         # the first batch is checked: hashing a network takes longer than a look of a stopping rule
         self._outputs_of: Callable[[Tensor], Tensor] = queries.classifier.checked
-        self.generators = [
-            generator(seed, purpose, index, queries.x.device) for index in queries.indices
-        ]
+        shape = (BLOCK, *queries.x.shape[1:])
+        numbers = queries.x.dtype if queries.lattice is None else torch.float64
+        kind = SharedDraws if queries.shared else OwnDraws
+        self.draws: Draws = kind(queries.law, shape, numbers, queries.x.device, seed, purpose)
+        self.blocks = [0] * len(queries)  # of each image, so far
 
     def counts(self, draws: Sequence[int]) -> Tensor:
         """Votes of the next draws[i] >= 0 copies of image i: int64 (B, K).
 
-        All but the last draws of an image must be multiples of BLOCK: what is left of a block is
-        dropped.
+        All but the last draws of an image must be multiples of BLOCK.
         """
         return self.total(draws, _one_hot)
 
@@ -265,11 +267,10 @@ class Stream:
         queries = self.queries
         y = queries.coordinates[images, None]
         theta = queries.theta[images, None]
-        dtype = queries.x.dtype
-        numbers = dtype if queries.lattice is None else torch.float64
-        streams = [self.generators[i] for i in images]
-        z = unit_draws(queries.law, (BLOCK, *y.shape[2:]), streams, numbers)
-        copies = queries.law.around(y, theta, z, queries.lattice, dtype)
+        z = self.draws([(queries.indices[i], self.blocks[i]) for i in images])
+        for i in images:
+            self.blocks[i] += 1
+        copies = queries.law.around(y, theta, z, queries.lattice, queries.x.dtype)
         if queries.law.basis.is_pixels:
             return copies
         # always so many at once: what one becomes hangs on nothing but its place in the block

@@ -1,46 +1,46 @@
 """When to stop drawing: rules that look at the votes so far. Soundness never depends on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from ancer.confidence import anytime_upper
-from ancer.noise import Noise, gap_of, probability_of
-from ancer.smoothing import BLOCK, Stream
+from ancer.confidence.bounds import anytime_lower, anytime_upper
+from ancer.confidence.looks import Plan
+from ancer.noise import Noise, gap_of
+from ancer.smoothing import Stream
 
 
 @dataclass(frozen=True)
 class Running:
     """Images whose votes are being counted: what a rule may look at.
 
-    Arrays hold one number an image. count, drawn: votes for the leading class, of so many draws; n:
-    the most that will be drawn; lower: bound on the class's probability that a certificate would
-    report now; attainable: the same if all further votes were for the class; theta_min,
-    theta_gmean: smallest theta and geometric mean.
+    Arrays hold one number an image. count, rival, drawn: votes for the class and for the runner-up,
+    of so many draws; n: the most that will be drawn; gap: that of the certificate if drawing
+    stopped now, <= 0 where it would abstain; attainable: the same at the end if all further votes
+    were for the class; theta_min, theta_gmean: smallest theta and geometric mean.
     """
 
     noise: Noise
     count: np.ndarray
+    rival: np.ndarray
     drawn: np.ndarray
     n: int
-    lower: np.ndarray
+    gap: np.ndarray
     attainable: np.ndarray
     theta_min: np.ndarray
     theta_gmean: np.ndarray
 
-    def upper(self, level: float) -> np.ndarray:
-        """Upper bound on the class's probability; wrong at some draw with probability <= level."""
-        return anytime_upper(self.count, self.drawn, level)
+    def largest(self, level: float) -> np.ndarray:
+        """The largest gap that more draws can give; wrong at some draw with probability <= level.
 
-    def gap(self, probability: np.ndarray) -> np.ndarray:
-        """The gap that a bound on the class's probability gives."""
-        return gap_of(self.noise, probability)
-
-    def probability(self, gap: np.ndarray) -> np.ndarray:
-        """The bound on the class's probability that a gap needs."""
-        return probability_of(self.noise, gap)
+        Never above `attainable`, which is certain, nor below `gap`, which is there.
+        """
+        p_a = anytime_upper(self.count, self.drawn, level / 2)
+        p_b = anytime_lower(self.rival, self.drawn, level / 2)
+        likely = np.minimum(gap_of(self.noise, p_a, p_b), self.attainable)
+        return np.maximum(likely, self.gap)
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ class Target:
             # it is computed in other ways than here, which may differ in the last digits
             target = self.proxy_radius * (1 + 1e-12)
             scale = running.theta_gmean
-        reached = (running.lower > 0.5) & (scale * running.gap(running.lower) >= target)
-        needed = running.probability(target / scale)
-        hopeless = (running.upper(self.futility) < needed) | (running.attainable < needed)
+        reached = scale * running.gap >= target
+        hopeless = scale * running.largest(self.futility) < target
         return reached | hopeless
 
 
@@ -96,9 +95,8 @@ class Improvement:
         _check_level("futility", self.futility)
 
     def __call__(self, running: Running) -> np.ndarray:
-        best = np.minimum(running.upper(self.futility), running.attainable)
-        enough = running.gap(best) <= (1 + self.eps) * running.gap(running.lower)
-        return (running.lower > 0.5) & enough
+        enough = running.largest(self.futility) <= (1 + self.eps) * running.gap
+        return (running.gap > 0) & enough
 
 
 @dataclass(frozen=True)
@@ -114,55 +112,93 @@ class Hopeless:
         _check_level("futility", self.futility)
 
     def __call__(self, running: Running) -> np.ndarray:
-        needed = running.probability(self.radius / running.theta_min)
-        return (running.upper(self.futility) < needed) | (running.attainable <= needed)
+        radius = running.theta_min * running.largest(self.futility)
+        return (radius < self.radius) | (running.attainable <= 0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Stop when it is settled, at level `futility`, between which two of `radii` the radius lies.
+
+    radii: >= 0, ascending: those of a table of certified accuracy, which then stays as it would be
+    with all draws; the radius itself is a lower bound (and any average of it).
+    """
+
+    radii: Sequence[float]
+    futility: float = 0.01
+
+    def __post_init__(self):
+        if not len(self.radii) or not (np.diff([-np.inf, *self.radii, np.inf]) > 0).all():
+            raise ValueError(f"radii must be ascending numbers, found {list(self.radii)}")
+        if self.radii[0] < 0:
+            raise ValueError(f"radii must be >= 0, found {self.radii[0]}")
+        _check_level("futility", self.futility)
+
+    @classmethod
+    def every(cls, step: float) -> "Grid":
+        """Of the thousand multiples of a step."""
+        if not 0 < step < np.inf:
+            raise ValueError(f"the step of a grid must be > 0, found {step}")
+        return cls([k * step for k in range(1000)])
+
+    def __call__(self, running: Running) -> np.ndarray:
+        now = running.theta_min * np.maximum(running.gap, 0)
+        later = running.theta_min * np.maximum(running.largest(self.futility), 0)
+        # a table asks for radius >= r, and at 0 for a certificate at all
+        cells = np.array([np.nextafter(0, 1), *(r for r in self.radii if r > 0)])
+        return np.searchsorted(cells, now, "right") == np.searchsorted(cells, later, "right")
 
 
 Rule = Callable[[Running], np.ndarray]
 
 
 class Tally:
-    """Votes of images that draw on, each until it is stopped or has n draws.
+    """Votes of images that draw on, each until it is stopped or has all draws of a plan.
 
     active: (A,) positions of the images that draw on; drawn: (B,) draws of each so far.
     """
 
-    def __init__(self, stream: Stream, n: int):
+    def __init__(self, stream: Stream, plan: Plan):
         self._stream = stream
         self._counts: Tensor | None = None
-        self.n = n
+        self.plan = plan
         self.drawn = np.zeros(len(stream.queries), dtype=np.int64)
         self.active = np.arange(len(stream.queries))
 
     def draw(self) -> None:
-        """The next draws of each active image: 100 at first, later a twentieth more.
+        """Draw each active image up to its next look.
 
-        The schedule is of the image alone, so its result does not depend on the others, and one
-        that stops makes room in the batches.
+        The plan is for each image alone, so its result does not depend on the others, and one that
+        stops makes room in the batches.
         """
         drawn = self.drawn[self.active]
-        blocks = np.maximum(1, drawn // (20 * BLOCK))
         step = np.zeros_like(self.drawn)
-        step[self.active] = np.minimum(BLOCK * blocks, self.n - drawn)
+        step[self.active] = self.plan.next(drawn) - drawn
         more = self._stream.counts(step.tolist())
         self._counts = more if self._counts is None else self._counts + more
         self.drawn = self.drawn + step
 
     def stop(self, where: np.ndarray) -> None:
-        """Stop active images, (A,) true or false; those with n draws stop by themselves."""
-        done = where | (self.drawn[self.active] >= self.n)
+        """Stop active images, (A,) true or false; those with all draws stop by themselves."""
+        done = where | (self.drawn[self.active] >= self.plan.n)
         self.active = self.active[~done]
 
-    def leaders(self, images: np.ndarray) -> np.ndarray:
-        """The class with the most votes of each of some images, which have drawn."""
-        assert self._counts is not None
-        return self._counts[images].argmax(dim=1).numpy()
-
-    def votes(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Votes of some images for one class each."""
+    def votes(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Votes of some images for one class each, and for the runner-up, the most of another."""
         if self._counts is None:
-            return np.zeros(len(images), dtype=np.int64)
-        return self._counts.numpy()[images, classes]
+            none = np.zeros(len(images), dtype=np.int64)
+            return none, none
+        others = self._counts.numpy()[images]
+        rows = np.arange(len(images))
+        count = others[rows, classes].copy()
+        others[rows, classes] = 0
+        return count, others.max(axis=1)
+
+    def all_votes(self) -> np.ndarray:
+        """Votes of all images by class: (B, K)."""
+        if self._counts is None:
+            return np.zeros((len(self.drawn), 1), dtype=np.int64)
+        return self._counts.numpy()
 
 
 def _check_level(name: str, level: float) -> None:

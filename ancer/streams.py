@@ -1,10 +1,11 @@
-"""Random streams: one for each purpose and image, and draws of the unit laws from them."""
+"""Random streams: for each purpose and block or image, and draws of the unit laws from them."""
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 from ancer.noise import Noise
 
 ALONE = 2**15  # numbers of one draw below which another thread costs more than it saves
+KEPT = 4  # blocks of shared draws that are kept for the images that come to them later
 TWISTER = 24  # bytes before the Mersenne Twister's words in the state of a generator
 PURPOSES = {"train": 0, "select": 1, "certify": 2, "predict": 3, "search": 4, "ascent": 5}
 
 
 def generator(seed: int, purpose: str, index: int, device: torch.device) -> torch.Generator:
-    """The random stream of one image and one purpose; streams of other arguments are unrelated.
+    """The random stream of one purpose and one block, or image; others are unrelated.
 
     seed, index: integers >= 0; purpose: a key of PURPOSES. Optimization and certification have
     different purposes and so never share noise.
@@ -48,6 +50,64 @@ def _initial_state(seed: int, purpose: str, index: int) -> Tensor:
     twister = state.numpy()[TWISTER : TWISTER + 8 * 624]  # 64 bits for each word
     twister.view(np.uint64)[:] = _words(seed, purpose, index)
     return state
+
+
+class Draws(ABC):
+    """Unit draws for images, block by block: called with (number of an image, number of its block)
+    of some images, it returns (that many, *shape), or (1, *shape) for all of them."""
+
+    def __init__(
+        self,
+        law: Noise,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        seed: int,
+        purpose: str,
+    ):
+        self.law = law
+        self.shape = shape
+        self.dtype = dtype
+        self.stream = partial(generator, seed, purpose, device=device)
+
+    @abstractmethod
+    def __call__(self, wanted: Sequence[tuple[int, int]]) -> Tensor: ...
+
+
+class SharedDraws(Draws):
+    """A stream for each block, the same for all images.
+
+    The guarantee is one image's, for which nothing changes: its draws are independent of each
+    other. Errors of several images are then no longer independent of each other.
+    """
+
+    def __init__(self, *about):
+        super().__init__(*about)
+        self.block = lru_cache(maxsize=KEPT)(self._block)
+
+    def _block(self, number: int) -> Tensor:
+        return unit_draws(self.law, self.shape, [self.stream(index=number)], self.dtype)
+
+    def __call__(self, wanted):
+        blocks = [number for _, number in wanted]
+        if len(set(blocks)) == 1:
+            return self.block(blocks[0])
+        return torch.cat(list(map(self.block, blocks)))
+
+
+class OwnDraws(Draws):
+    """A stream for each image, whose blocks come one after the other."""
+
+    def __init__(self, *about):
+        super().__init__(*about)
+        self.streams: dict[int, torch.Generator] = {}
+
+    def __call__(self, wanted):
+        for index, _ in wanted:
+            if index not in self.streams:
+                self.streams[index] = self.stream(index=index)
+        streams = [self.streams[index] for index, _ in wanted]
+        return unit_draws(self.law, self.shape, streams, self.dtype)
 
 
 def unit_draws(

@@ -18,9 +18,10 @@ from watch import Stopwatch
 
 from ancer import Classifier, GaussianNoise
 from ancer.bases import basis_named
+from ancer.confidence.looks import BLOCK
 from ancer.evaluation.arithmetic import machine
 from ancer.models.networks import build
-from ancer.smoothing import BLOCK, SmoothedClassifier
+from ancer.smoothing import SmoothedClassifier
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (3, 32, 32)

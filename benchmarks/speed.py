@@ -196,11 +196,12 @@ def ours(name: str, f, x, labels, theta, n: int, optimize: float = 0.0) -> dict:
 def theirs(name: str, dds, network, x, labels, theta, n: int, optimize: float) -> dict:
     """A line certified by the published code, image after image."""
     found = []
-    smooth = dds.smooth.Smooth(network, 10, None, dds.certificate.L2Certificate(1, device="cpu"))
+    where = x.device.type
+    smooth = dds.smooth.Smooth(network, 10, None, dds.certificate.L2Certificate(1, device=where))
     with Stopwatch() as watch:
         for image, t in zip(x, theta, strict=True):
             smooth.sigma = t
-            found.append(smooth.certify(image, 100, n, ALPHA, 1000, device="cpu"))
+            found.append(smooth.certify(image, 100, n, ALPHA, 1000, device=where))
     found = [
         (
             prediction,
@@ -267,12 +268,10 @@ def published_isotropic(network, x, labels, n: int) -> tuple[list[dict], tuple]:
     """A line, and its sigma and seconds."""
     _, dds, _ = peers.load()
     with Stopwatch() as watch:
-        certificate, start = (
-            dds.certificate.L2Certificate(1, device="cpu"),
-            torch.full((len(x),), SIGMA),
-        )
+        certificate = dds.certificate.L2Certificate(1, device=x.device.type)
+        start = torch.full((len(x),), SIGMA, device=x.device)
         sigma = dds.optimize_isotropic_dds(
-            network, x, certificate, 0.04, start, 900, 100, device="cpu"
+            network, x, certificate, 0.04, start, 900, 100, device=x.device.type
         ).detach()
     name = "isotropic, published"
     return [theirs(name, dds, network, x, labels, _like(x, sigma), n, watch.seconds)], (
@@ -287,9 +286,17 @@ def published_ancer(
     """A line; before: seconds that the isotropic start took."""
     published, dds, _ = peers.load()
     with Stopwatch() as watch:
-        certificate, like = dds.certificate.L2Certificate(1, device="cpu"), _like(x, isotropic)
+        certificate = dds.certificate.L2Certificate(1, device=x.device.type)
         theta = published.optimize_ancer(
-            network, x, certificate, 0.04, like, 100, 100, 2.0, device="cpu"
+            network,
+            x,
+            certificate,
+            0.04,
+            _like(x, isotropic),
+            100,
+            100,
+            2.0,
+            device=x.device.type,
         ).detach()
     return [
         theirs(

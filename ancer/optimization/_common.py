@@ -4,13 +4,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ancer.classifier import Classifier
+from ancer.confidence.looks import Looks
 from ancer.noise import Noise
 from ancer.smoothing import Queries, SmoothedClassifier
 from ancer.streams import generator, unit_draws
+
+LEAST_PROBABILITY = 1e-3  # that the ascent tells from none
 
 
 def in_groups(
@@ -59,7 +63,8 @@ class MeanProbabilities:
 
     def __init__(self, queries: Queries, draws: int, seed: int, temperature: float = 1.0):
         device = queries.x.device
-        self.streams = [generator(seed, "ascent", index, device) for index in queries.indices]
+        # the draws of a step are the same for all images, whatever their number
+        self.streams = [generator(seed, "ascent", 0, device)]
         self.queries = queries
         self.coordinates = queries.coordinates.to(queries.x.dtype)
         self.draws = draws
@@ -78,6 +83,23 @@ class MeanProbabilities:
         return p.unflatten(0, (len(y), self.draws)).mean(dim=1)
 
 
+class PlannedGap:
+    """The gap of a class by mean probabilities, never above what n draws at alpha can certify."""
+
+    def __init__(self, noise: Noise, n: int, alpha: float):
+        best = Looks.once(n).bounds(np.array(n), np.array(0), np.array(n), alpha, "two")
+        self.noise = noise
+        self.largest = float(best.lower)
+        self.least = float(best.upper)
+
+    def __call__(self, probabilities: Tensor, classes: Tensor) -> Tensor:
+        """Of probabilities (B, K) and classes (B, 1): (B,), differentiable."""
+        p_a = probabilities.gather(1, classes)[:, 0]
+        p_b = probabilities.scatter(1, classes, 0.0).amax(dim=1)
+        p_a = p_a.clamp(LEAST_PROBABILITY, self.largest)
+        return self.noise.gap(p_a, p_b.clamp(self.least, 1 - LEAST_PROBABILITY))
+
+
 def isotropic_start(noise: Noise, x: Tensor) -> Tensor:
     """noise.theta as (B,); ValueError when it is anisotropic."""
     theta = noise.theta_for(x)
@@ -86,6 +108,14 @@ def isotropic_start(noise: Noise, x: Tensor) -> Tensor:
             f"an isotropic start is one theta an image, found shape {tuple(noise.theta.shape)}"
         )
     return theta.flatten()
+
+
+def common_start(noise: Noise, x: Tensor) -> Tensor:
+    """The one number that noise.theta is for all images, 0-dim; ValueError when it is several."""
+    start, *others = isotropic_start(noise, x).unique()
+    if others:
+        raise ValueError("one theta for all starts from one number, found several")
+    return start
 
 
 def check_schedule(iterations: int, draws: int, step: float) -> None:

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.confidence import clopper_pearson
+from ancer.confidence.looks import Looks
 from ancer.noise import gap_of
 from ancer.smoothing import Queries
 
@@ -37,8 +38,9 @@ def radii_by_scale(
     """
 
     def radii(shares: Tensor) -> Tensor:
-        bound = clopper_pearson(shares.numpy() * n, n, alpha)
-        gap = torch.from_numpy(gap_of(queries.law, bound)).clamp(min=0)
+        count, rival = shares.numpy() * n
+        bounds = Looks.once(n).bounds(count, rival, np.array(n), alpha, "two")
+        gap = torch.from_numpy(gap_of(queries.law, *bounds)).clamp(min=0)
         return kernel @ (scales[:, None] * gap)
 
     log_scales = scales.log()
@@ -48,9 +50,9 @@ def radii_by_scale(
     # 1. every scale
     few = len(scales) <= AROUND
     first_draws = draws if few else math.ceil(draws / 4)
-    shares = torch.zeros(len(scales), len(queries), dtype=torch.float64)
+    shares = torch.zeros(2, len(scales), len(queries), dtype=torch.float64)
     for k, scale in enumerate(scales):
-        shares[k] = _share(queries, anchor, scale.expand(len(queries)), first_draws, seed)
+        shares[:, k] = _shares(queries, anchor, scale.expand(len(queries)), first_draws, seed)
     if few:
         return radii(shares)
 
@@ -59,12 +61,17 @@ def radii_by_scale(
     images = torch.arange(len(queries))
     for k in range(AROUND):
         at = lowest + k
-        shares[at, images] = _share(queries, anchor, scales[at], draws, seed)
+        shares[:, at, images] = _shares(queries, anchor, scales[at], draws, seed)
     return radii(shares)
 
 
-def _share(queries: Queries, anchor: Tensor, scale: Tensor, draws: int, seed: int) -> Tensor:
-    """The share of votes for anchor at scale (B,) * theta, with half a vote added: (B,)."""
+def _shares(queries: Queries, anchor: Tensor, scale: Tensor, draws: int, seed: int) -> Tensor:
+    """Shares of votes at scale (B,) * theta for anchor and for the runner-up: (2, B).
+
+    Half a vote is added to each.
+    """
     theta = queries.theta * queries.per_image(scale.to(queries.theta))
     votes = queries.scaled(theta).counts(draws, seed=seed, purpose="search")
-    return votes.gather(1, anchor)[:, 0].add(0.5).double() / (draws + 1)
+    count = votes.gather(1, anchor)[:, 0]
+    rival = votes.scatter(1, anchor, 0).amax(dim=1)
+    return torch.stack([count, rival]).add(0.5).double() / (draws + 1)

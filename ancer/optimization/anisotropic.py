@@ -8,9 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ancer.classifier import Classifier
-from ancer.confidence import clopper_pearson
 from ancer.noise import Noise
-from ancer.optimization._common import MeanProbabilities, check_schedule, in_groups
+from ancer.optimization._common import (
+    MeanProbabilities,
+    PlannedGap,
+    check_schedule,
+    in_groups,
+)
 from ancer.optimization._scale import leading_class, radii_by_scale
 from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
 from ancer.regions.in_box import log_volume_in_box, weights
@@ -45,8 +49,9 @@ def optimize_anisotropic(
 
     The class is the one that leads at `noise`. The ascent maximizes, over theta >= enlarge *
     noise.theta, log in-box proxy radius + kappa * log inscribed radius of the region with semi-axes
-    theta * gap(p), where p is the mean probability of the class, clamped at the largest bound that
-    n draws at alpha can give: volume is bought, not confidence that cannot be certified. Volume
+    theta * gap, the gap of the mean probabilities of the class and of the runner-up, clamped at the
+    bounds that n draws at alpha can give at best: volume is bought, not confidence that cannot be
+    certified. Volume
     counts inside the image box only, so log theta_i has the weight d ln V / d ln a_i, which falls
     from 1 to 0 as the box cuts axis i (`regions.in_box`); of the paper's volume, and in another
     basis than pixels, each weight is 1.
@@ -73,7 +78,7 @@ def optimize_anisotropic(
     part = checked_mix(mix) if perturbations else 0.0
     if window > 1 and not noise.basis.is_pixels:
         raise ValueError(f"window must be 1 in basis {noise.basis.name}, found {window}")
-    largest_bound = float(clopper_pearson(n, n, alpha))
+    planned_gap = PlannedGap(noise, n, alpha)
 
     def propose(queries: Queries) -> Tensor:
         anchor = leading_class(queries, draws=search_draws, seed=seed)
@@ -87,10 +92,9 @@ def optimize_anisotropic(
         shares = energy_shares(noise.basis, queries.x, perturbations).flatten(1).to(floor)
         tilts = None
         for t in range(iterations):
-            p = probabilities(log_theta.exp()).gather(1, of_class)[:, 0]
-            gap = noise.gap(p.clamp(1e-3, largest_bound))
+            gap = planned_gap(probabilities(log_theta.exp()), of_class)
             # the gradient of log gap where gap > 0.05; below, that of gap / 0.05, which is defined
-            # for p <= 1/2 too, where the gap is not positive
+            # where the gap is not positive too
             scale = gap.detach().clamp(min=LEAST_GAP)
             with torch.no_grad():
                 axes = queries.per_image(scale) * log_theta.exp()

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ancer.classifier import Classifier
-from ancer.confidence import clopper_pearson
 from ancer.noise import Noise
 from ancer.optimization._common import (
     MeanProbabilities,
+    PlannedGap,
     check_schedule,
-    isotropic_start,
+    common_start,
     with_gradients,
 )
 from ancer.optimization.anisotropic import LEAST_GAP, checked_mix, log_reach
@@ -54,10 +54,8 @@ def optimize_dataset(
     check_schedule(epochs, draws, step)
     perturbations = perturbations_of(toward or {})
     part = checked_mix(mix) if perturbations else 0.0
-    largest_bound = float(clopper_pearson(n, n, alpha))
-    start, *others = isotropic_start(noise, x).unique()
-    if others:
-        raise ValueError("one theta for all starts from one number, found several")
+    planned_gap = PlannedGap(noise, n, alpha)
+    start = common_start(noise, x)
     smoothed = SmoothedClassifier(model, noise.with_theta(start))
     queries = smoothed.queries(x, indices)
     classifier = queries.classifier
@@ -91,8 +89,7 @@ def optimize_dataset(
             k = t % len(batches)
             some, classes = batches[k]
             probabilities, shares = of_batch[k]
-            p = probabilities(log_theta.exp().expand_as(some.x)).gather(1, classes)[:, 0]
-            gap = noise.gap(p.clamp(1e-3, largest_bound))
+            gap = planned_gap(probabilities(log_theta.exp().expand_as(some.x)), classes)
             scale = gap.detach().clamp(min=LEAST_GAP)
             flat = log_theta.flatten(1)
             reach = log_reach(shares, flat).mean() if part else 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ancer.classifier import Classifier
-from ancer.confidence import clopper_pearson
+from ancer.confidence.bounds import clopper_pearson
 from ancer.noise import Noise
 from ancer.optimization._common import isotropic_start
 from ancer.optimization._scale import leading_class, radii_by_scale

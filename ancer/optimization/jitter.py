@@ -10,7 +10,7 @@ from ancer.bases.basis import Basis, check_shape
 from ancer.bases.images import OPPONENT
 from ancer.classifier import Classifier
 from ancer.noise import Noise
-from ancer.optimization._common import isotropic_start
+from ancer.optimization._common import common_start
 
 
 def jitter(
@@ -48,9 +48,7 @@ def jitter(
     for name, value in (("light", light), ("colour", colour)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be >= 0 and finite, found {value}")
-    start, *others = isotropic_start(noise, x).unique()
-    if others:
-        raise ValueError("one theta for all starts from one number, found several")
+    start = common_start(noise, x)
     shape = tuple(x.shape[1:])
     check_shape(noise.basis, shape)
     variance = torch.full(shape, start.item() ** 2, dtype=torch.float64)

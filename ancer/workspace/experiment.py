@@ -78,15 +78,21 @@ class Profile(Settings):
     def _sources(self, kind: str) -> dict[str, Any]:
         return digests_of(MADE_FROM[kind], self.file, self.parameters.experiments)
 
-    def soundness(self) -> str:
-        """A sentence that names the experiments whose regions are not floating-point sound."""
+    def caveats(self) -> str:
+        """Sentences on all radii: which are not floating-point sound, or of draws stopped early."""
         unsound = []
         for name, experiment in self.experiments.items():
             if experiment.provenance["arithmetic"] == arithmetic(None):
                 unsound.append(name)
-        if not unsound:
-            return ""
-        return f"{arithmetic(None).capitalize()} (see `certify`): {', '.join(unsound)}."
+        said = []
+        if unsound:
+            said.append(f"{arithmetic(None).capitalize()} (see `certify`): {', '.join(unsound)}.")
+        stop = self.parameters.certify.stop
+        if stop is not None:
+            said.append(
+                f"Drawing stopped early ({stop}): radii and means of them are lower bounds."
+            )
+        return " ".join(said)
 
     def volumes(self) -> pd.DataFrame:
         """Regions compared, where they are of the certificates that there are."""
@@ -154,8 +160,8 @@ class Experiment(Subject):
 
         Raises FileNotFoundError or ValueError that say which notebook to run.
         """
-        now: dict[str, Any] = {"noise": self.noise}
-        for name in ("n0", "n", "alpha", "stop", "seeds"):
+        now: dict[str, Any] = {"noise": self.noise, "classes": self.classes}
+        for name in ("n0", "n", "alpha", "stop", "looks", "shared", "seeds"):
             now[name] = getattr(self.parameters.certify, name)
         for kind in ("checkpoint", "theta"):
             if self.file(kind).is_file():  # tables need neither

@@ -58,7 +58,7 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "experiments",
     ),
     "coverage": (*VOTING, "memory", "coverage", "experiments"),
-    "statistics": (*VOTING, "statistics", "experiments"),
+    "statistics": (*VOTING, "statistics", "tables", "experiments"),
     "ablations": (*VOTING, "ablations", "experiments"),
     "figures": (
         "seed",

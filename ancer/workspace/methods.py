@@ -31,7 +31,8 @@ class Method:
     best_of names other methods with their shares of alpha. start: the method from whose theta it
     starts. options: of the function, checked. basis: whose coordinates theta scales, by name. fit:
     one theta for all, fitted to so many training images; None for one an image. images: the first
-    so many alone, None for all. color, style: of its lines in figures.
+    so many alone, None for all. classes: whose probabilities are bounded, where not as certify has
+    it. color, style: of its lines in figures.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Method:
     fit: int | None = None
     best_of: Mapping[str, float] | None = None
     images: int | None = None
+    classes: str | None = None
     color: str = COLORS[-1]
     style: str = "-"
 
@@ -179,6 +181,7 @@ def methods_of(parameters: Parameters) -> Methods:
             fit=section.fit,
             best_of=section.best_of,
             images=section.images,
+            classes=section.classes,
             color=COLORS[position % len(COLORS)],
             style=STYLES[position % len(STYLES)],
             **_theta_and_options(name, section, planned),

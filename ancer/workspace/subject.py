@@ -82,6 +82,12 @@ class Subject:
         noise = self.section.noise
         return [self.methods[name] for name in names if suits(self.methods, name, noise)]
 
+    @property
+    def classes(self) -> dict[str, str]:
+        """Whose probabilities each method's certificates bound: one, or two."""
+        planned = self.parameters.certify.classes
+        return {method.name: method.classes or planned for method in self.certified_methods}
+
     @cached_property
     def chosen_methods(self) -> list[Method]:
         """Those whose theta its certificates need and a function chooses, each after its start."""

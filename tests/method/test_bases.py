@@ -17,8 +17,10 @@ from ancer.bases.basis import PIXELS, check_orthonormal
 from ancer.bases.lattice import STEP
 from ancer.bases.own import rotation
 from ancer.classifier import Classifier
-from ancer.confidence import clopper_pearson
+from ancer.confidence.bounds import clopper_pearson
+from ancer.confidence.looks import Bounds
 from ancer.models.networks import RoundingReader
+from ancer.noise import gap_of
 from ancer.regions.region import ABSTAIN, intersect, largest_in_subset, largest_out_subset, superset
 from ancer.smoothing import SmoothedClassifier
 from ancer.stopping import Improvement
@@ -283,6 +285,7 @@ def test_coverage_of_alpha_in_a_basis():
     basis, theta, x, _, model, gap = half_space("dct4")
     noise = GaussianNoise(theta.expand(copies, *SHAPE), basis=basis)
     options = {"n": n, "alpha": alpha, "seed": 0, "exact": True, "lattice": 1 / 16}
+    options |= {"classes": "one", "shared": False}
     fast = Classifier(model, batch_size=10_000)
     certificates = certify(fast, x.expand(copies, *SHAPE), noise, **options)
     p = stats.norm.cdf(gap)
@@ -310,10 +313,12 @@ def test_images_rounded_to_the_lattice_move_as_far_as_the_gap_pays_for(name):
     cost = (off / 0.25).norm(dim=1)
     assert (cost.numpy() <= queries.rounding).all() and queries.rounding[0] < 0.001
     # and it is paid: the gap of the bound is smaller by it
-    bound = np.full(50, 0.9)
-    paid = stats.norm.ppf(0.9 - queries.slack) - stats.norm.ppf(queries.lower(bound))
+    bounds = queries.of_law(Bounds(np.full(50, 0.9), np.full(50, 0.05)))
+    np.testing.assert_array_equal(bounds, [0.9 - queries.slack, 0.05 + queries.slack])
+    paid = gap_of(noise, *bounds) - queries.gap(bounds)
     np.testing.assert_allclose(paid, queries.rounding, rtol=1e-9)
-    assert (queries.lower(bound, np.array([3])) == queries.lower(bound)[3]).all()
+    third = Bounds(bounds.lower[:1], bounds.upper[:1])
+    assert queries.gap(third, np.array([3])) == queries.gap(bounds)[3]
 
 
 class Given(GaussianNoise):

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logit, ndtri
 from scipy.stats import binom, binomtest
 
-from ancer.confidence import (
+from ancer.confidence.bounds import (
     anytime_lower,
     anytime_upper,
     clopper_pearson,

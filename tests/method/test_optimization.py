@@ -27,7 +27,7 @@ from ancer import (
 )
 from ancer.certification import certify, predict
 from ancer.classifier import Classifier
-from ancer.confidence import clopper_pearson
+from ancer.confidence.bounds import clopper_pearson
 from ancer.models.networks import DigitsCNN
 from ancer.noise import LAWS, GaussianNoise
 from ancer.smoothing import SmoothedClassifier
@@ -490,7 +490,7 @@ def test_theta_does_not_depend_on_batch_order_or_subset(optimize, cnn, seed):
 
 
 @pytest.mark.parametrize("name", ASCENTS)
-def test_other_seeds_and_images_numbers_have_other_noise(name):
+def test_other_seeds_have_other_noise_and_all_images_the_same(name):
     def run(**arguments):
         return SHORT[name](network(), IMAGES, GaussianNoise(START), **arguments)
 
@@ -499,7 +499,7 @@ def test_other_seeds_and_images_numbers_have_other_noise(name):
         run(seed=0, indices=range(6)), reference
     )
     assert not torch.equal(run(seed=1), reference)
-    assert not torch.equal(run(seed=0, indices=range(10, 16)), reference)
+    assert torch.equal(run(seed=0, indices=range(10, 16)), reference)
 
 
 def recording(law, seen):
@@ -522,7 +522,7 @@ def test_optimization_shares_no_noise_with_certification_or_prediction(optimize,
     proof = recording(law, proved)
     certify(network(), x, proof(theta), n=300, alpha=0.01, seed=0)
     predict(network(), x, proof(theta), n=300, alpha=0.01, seed=0)
-    assert len(searched) >= 3 * 30 and len(proved) >= 3 * 700
+    assert len(searched) >= 30 and len(proved) >= 700
     assert not searched & proved
 
 
@@ -535,7 +535,7 @@ def test_models_inputs_differ_between_optimization_and_certification(optimize):
     seen.clear()
     certify(model, x, GaussianNoise(0.25), n=300, alpha=0.01, seed=0)
     proved = {row.numpy().tobytes() for batch in seen for row in batch}
-    assert len(searched) > 30 and len(proved) > 600 and not searched & proved
+    assert len(searched) > 30 and len(proved) > 300 and not searched & proved
 
 
 @pytest.mark.parametrize("name", ISOTROPIC)
@@ -570,7 +570,8 @@ def test_ascent_and_search_share_no_noise(law):
 
     SHORT["anisotropic"](network(), x, Recording(0.25), seed=0)
     ascent, search = seen[20], seen[100]
-    assert len(ascent) == 3 * 5 * 20 and len(search) == 3 * 200 and not ascent & search
+    # the same for all images
+    assert len(ascent) == 5 * 20 and len(search) == 200 and not ascent & search
 
 
 # --- the caller's things, numerics and memory

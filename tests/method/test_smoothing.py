@@ -29,8 +29,8 @@ THETA = 0.125 + IMAGES / 2  # one scale for each pixel
 SAMPLERS = ["counts", "probabilities"]
 
 
-def smoothed(noise, *, module=None, **numerics):
-    return SmoothedClassifier(counting(module or network(), **numerics), noise)
+def smoothed(noise, *, module=None, shared=False, **numerics):
+    return SmoothedClassifier(counting(module or network(), **numerics), noise, shared=shared)
 
 
 def sample(how, noise, x, n, *, seed=0, purpose="certify", indices=None, **numerics):
@@ -280,6 +280,30 @@ def test_neighbouring_images_and_seeds_are_uncorrelated():
     select = noisy_inputs(GaussianNoise(0.5), x, 150, purpose="select").flatten(1)
     for a, b in [(z[1:], z[:-1]), (z[1:], other[1:]), (z[1:], select[1:])]:
         assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 5 / math.sqrt(12_000)
+
+
+@pytest.mark.parametrize("lattice", [None, 1 / 16], ids=["float", "lattice"])
+def test_shared_noise_is_the_same_for_all_images_whenever_they_come(lattice):
+    """The unit draws of a block, whatever the images' number, order, theta or progress."""
+    x = torch.full((5, 1, 4, 4), 0.5)
+    theta = torch.full((5,), 0.5)
+
+    def drawn(images, steps, shared=True):
+        seen = []
+        recorder = counting(Recorder(torch.nn.Flatten(), seen.append), batch_size=300)
+        noise = GaussianNoise(theta[images])
+        g = SmoothedClassifier(recorder, noise, lattice=lattice, shared=shared)
+        stream = g.queries(x[images], images).stream(0, "certify")
+        total = sum(stream.counts(step) for step in steps)
+        rows = torch.cat([s.flatten(1) for s in seen])
+        return total, {row.numpy().tobytes() for row in rows}
+
+    whole, rows = drawn([0, 1, 2], [[250, 250, 250]])
+    assert len(rows) == 250 and (whole == whole[0]).all()  # one image's draws are all different
+    parts, again = drawn([4, 0, 2], [[100, 200, 0], [150, 50, 250]])
+    assert torch.equal(parts, whole) and again == rows
+    _, own = drawn([0, 1, 2], [[250, 250, 250]], shared=False)
+    assert len(own) == 750
 
 
 def test_torchs_global_random_state_is_neither_used_nor_changed():

@@ -17,6 +17,7 @@ from ancer.regions.region import Region
 from ancer.workspace.experiment import Profile
 from ancer.workspace.figures import captions, curves, galleries, plane, stopping
 from ancer.workspace.figures.style import pictures, show
+from ancer.workspace.stages.statistics import ever_wrong
 
 STRANGE = {
     "text.usetex": True,
@@ -61,13 +62,15 @@ def rows():
 def certificate(norm):
     return Certificate(
         index=0,
+        chosen=1,
         prediction=1,
         p_a_lower=0.9,
+        p_b_upper=0.1,
         gap=1.0,
         center=torch.tensor([0.4, 0.6]),
         theta=torch.tensor([0.1, 0.2]),
         norm=norm,
-        count=97,
+        votes={0: 3, 1: 97},
         n=100,
         alpha=0.05,
     )
@@ -103,7 +106,7 @@ def in_order():
 def guarantee():
     draws = np.array([100, 200, 300])
     bounds = {"a": [0.1, 0.2, 0.3], "b": [0.2, 0.3, 0.4]}
-    wrong = {"a": [1e-3, 1e-2], "b": [1e-4, 0.0]}
+    wrong = ever_wrong([0.5, 0.9], 1000, 0.001)  # as many bounds as the stage compares
     return stopping.stopping_guarantee(draws, bounds, 0.9, wrong, [0.5, 0.9], 0.001)
 
 

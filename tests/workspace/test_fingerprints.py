@@ -385,7 +385,7 @@ def test_a_users_function_concerns_the_stages_that_run_it(tmp_path, monkeypatch)
     [
         ("cluster", {"local": 2}, set()),
         ("tasks", {"optimize": 1}, set()),
-        ("tables.radii", [0.0], {"tables"}),
+        ("tables.radii", [0.0], {"tables", "statistics"}),
         ("figures.images", 3, {"optimize", "figures"}),
         ("memory", {"methods": ["best"]}, {"memory", "coverage"}),
         ("coverage.images", 3, {"coverage"}),

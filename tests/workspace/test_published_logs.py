@@ -9,7 +9,7 @@ import pytest
 import torch
 from stages import ROOT
 
-from ancer.confidence import clopper_pearson
+from ancer.confidence.bounds import clopper_pearson
 from ancer.noise import GaussianNoise
 from ancer.workspace.tables.measures import certified_accuracy
 

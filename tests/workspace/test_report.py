@@ -170,7 +170,7 @@ def tables_again(folder):
     rows = {name: both_answers(e) for name, e in project.experiments.items()}
     written = write_certified_tables(project, rows)
     table = superset_table(volumes, project.parameters.volumes.of, project.methods)
-    write_table(table, project.results("tables") / "T3", note=project.soundness())
+    write_table(table, project.results("tables") / "T3", note=project.caveats())
     write_interval_table(project, rows)
     for kind in ("tables", "figures", "coverage", "statistics"):
         project.record(kind)
@@ -240,7 +240,7 @@ def test_every_place_says_what_is_not_floating_point_sound(profile, pages, tmp_p
         answers = answer_queries(Experiment.open(name, profile=folder))
         assert set(answers["arithmetic"]) == {SAID}
     project, written = tables_again(folder)
-    note = project.soundness()
+    note = project.caveats()
     assert note.startswith(SAID.capitalize()) and all(name in note for name in EXPERIMENTS)
     for name in written:
         for ending in ("md", "tex"):
@@ -255,6 +255,6 @@ def test_every_place_says_what_is_not_floating_point_sound(profile, pages, tmp_p
     look = study.look(0)
     assert SAID in _verdict(look, study.methods[0], look.x)
     # and what is sound does not
-    assert Profile.open(profile).soundness() == ""
+    assert Profile.open(profile).caveats() == ""
     sound = Study(NAME, profile=profile).look(0)
     assert SAID not in _verdict(sound, study.methods[0], sound.x)

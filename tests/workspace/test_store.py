@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,12 +15,13 @@ from stages import parameters, write_parameters
 from ancer._files import sha256_of
 from ancer.bases.basis import PIXELS
 from ancer.certification import certify
+from ancer.confidence.bounds import clopper_pearson
 from ancer.models import checkpoints
 from ancer.models.networks import build
 from ancer.noise import GaussianNoise
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
-from ancer.workspace.store.columns import best_row, check_numbers
+from ancer.workspace.store.columns import best_row, check_numbers, votes_of
 from ancer.workspace.store.columns import row as row_of
 from ancer.workspace.store.rows import RowStore, read_rows
 from ancer.workspace.store.theta import ThetaStore, read_theta
@@ -262,9 +264,13 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path):
 def test_row_holds_the_certificate_in_full_precision():
     certificate = SimpleNamespace(
         index=4,
+        chosen=1,
         prediction=1,
         p_a_lower=0.9,
+        p_b_upper=0.05,
+        votes={3: 1, 1: 97, 0: 2},
         count=97,
+        rival=2,
         gap=1.2,
         radius=0.3,
         proxy_radius=0.6,
@@ -277,17 +283,20 @@ def test_row_holds_the_certificate_in_full_precision():
         arithmetic="not floating-point sound",
     )
     image = "0123456789abcdef"
-    made = row_of(certificate, method="anisotropic", label=2, image=image, seed=7, draws=110)
+    about = {"image": image, "seed": 7, "classes": "two"}
+    made = row_of(certificate, method="anisotropic", label=2, draws=110, **about)
     assert made["image"] == image
     thetas = (made["theta_min"], made["theta_gmean"], made["theta_max"])
     assert made["correct"] == 0 and thetas == (0.25, 0.5, 1.0)
     assert (made["candidate"], made["draws"]) == ("anisotropic", 110)
     assert made["arithmetic"] == "not floating-point sound"
+    assert (made["votes"], made["classes"], made["chosen"]) == ("0:2 1:97 3:1", "two", 1)
+    assert votes_of(made["votes"]) == certificate.votes
     assert pd.DataFrame([made]).notna().all().all()
     certificate.arithmetic = "lattice 0.0625"
     names = ("fixed", "isotropic")
     best = SimpleNamespace(certificate=certificate, names=names, alpha=0.1, draws=500)
-    made = best_row(best, method="best", label=1, image=image, seed=7)
+    made = best_row(best, method="best", label=1, **about)
     assert (made["method"], made["candidate"]) == ("best", "fixed")
     assert (made["alpha"], made["draws"]) == (0.1, 500)
     assert (made["correct"], made["arithmetic"]) == (1, "lattice 0.0625")
@@ -313,8 +322,10 @@ def test_theta_of_the_first_images_alone(tmp_path):
 
 GIVEN_UP = {"method": "best", "candidate": "fixed", "idx": 0, "prediction": -1, "count": 30}
 GIVEN_UP |= {"n": 60, "alpha": 0.001, "p_a_lower": 0.0, "gap": 0.0, "radius": 0.0}
-GIVEN_UP |= {"basis": "pixels"}
+GIVEN_UP |= {"basis": "pixels", "classes": "two", "chosen": 2, "rival": 20, "p_b_upper": 1.0}
+GIVEN_UP |= {"votes": "0:10 1:20 2:30"}
 GIVEN_UP |= {"proxy_radius": 0.0, "in_box_proxy_radius": 0.0, "theta_min": 0.5, "theta_gmean": 0.5}
+GIVEN_UP |= {"theta_rms": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -326,13 +337,33 @@ GIVEN_UP |= {"proxy_radius": 0.0, "in_box_proxy_radius": 0.0, "theta_min": 0.5, 
         ({"p_a_lower": 0.2}, True),
         ({"radius": 0.1}, True),
         ({"n": 200}, True),
+        ({"count": 20}, True),  # not the votes of the class that was chosen
+        ({"votes": "0:10 1:20 2:31"}, True),
     ],
 )
 def test_fewer_votes_are_those_of_a_best_that_claims_nothing(changed, refused):
     rows = pd.DataFrame([{**GIVEN_UP, **changed}])
-    provenance = {"n": 100, "alpha": 0.001, "best_of": {"best": {"fixed": 0.5, "other": 0.5}}}
+    best_of = {"best": {"fixed": 0.5, "other": 0.5}}
+    provenance = {"n": 100, "alpha": 0.001, "looks": "planned", "best_of": best_of}
     if not refused:
         check_numbers(rows, GaussianNoise, provenance, "r.csv")
         return
     with pytest.raises(ValueError, match="line 2 of r.csv .* its votes do not give"):
         check_numbers(rows, GaussianNoise, provenance, "r.csv")
+
+
+@pytest.mark.parametrize("rms, refused", [(1000.0, False), (0.5, True)])
+def test_bounds_may_lose_what_long_axes_cost_on_a_lattice(rms, refused):
+    """All of 100 votes: 3e-5 below the bound that they give is what 3,072 coordinates of theta
+    around 350 cost on steps of 2^-16.
+    """
+    lower = float(clopper_pearson(100, 100, 0.9 * 0.001)) - 3e-5
+    gap = GaussianNoise(1.0).gap(torch.tensor(lower, dtype=torch.float64)).item()
+    votes = {"prediction": 2, "count": 100, "rival": 0, "n": 100, "votes": "2:100"}
+    sizes = dict.fromkeys(("radius", "proxy_radius", "in_box_proxy_radius"), 0.5 * gap)
+    bounds = {"p_a_lower": lower, "p_b_upper": 1 - lower, "gap": gap}
+    row = GIVEN_UP | {"method": "fixed", "theta_rms": rms} | votes | bounds | sizes
+    provenance = {"n": 100, "alpha": 0.001, "looks": "planned", "best_of": {}}
+    refusal = pytest.raises(ValueError, match="its votes do not give") if refused else nullcontext()
+    with refusal:
+        check_numbers(pd.DataFrame([row]), GaussianNoise, provenance, "r.csv")

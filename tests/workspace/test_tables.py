@@ -11,9 +11,9 @@ import torch
 from stages import ANCER, ROOT, parameters, write_parameters
 
 from ancer.bases.basis import PIXELS
-from ancer.confidence import clopper_pearson
+from ancer.confidence.looks import Looks
 from ancer.datasets.dataset import Dataset
-from ancer.noise import LAWS
+from ancer.noise import LAWS, gap_of
 from ancer.regions.region import Region
 from ancer.workspace.experiment import Profile
 from ancer.workspace.parameters.sections import Published
@@ -190,9 +190,11 @@ def test_best_is_never_worse_than_fixed_at_its_share_on_any_image_of_the_committ
     fixed = rows[rows["method"] == "fixed"].set_index("idx")
     best = rows[rows["method"] == "best"].set_index("idx")
     level = provenance["alpha"] * provenance["best_of"]["best"]["fixed"]
-    bound = clopper_pearson(fixed["count"], provenance["n"], level)
-    law = LAWS[provenance["noise"][0]](1.0)
-    gap = law.gap(torch.from_numpy(bound - 1e-7)).clamp(min=0).numpy()  # less the slack
+    plan = Looks.once(provenance["n"])
+    count, rival = fixed[["count", "rival"]].to_numpy().T
+    lower, upper = plan.bounds(count, rival, plan.n, level, provenance["classes"]["best"])
+    # less the slack
+    gap = gap_of(LAWS[provenance["noise"][0]](1.0), lower - 1e-7, upper + 1e-7).clip(0)
     assert (best["proxy_radius"] >= fixed["theta_gmean"] * gap).all() and (gap > 0).mean() > 0.5
     assert (best["alpha"] == fixed["alpha"]).all() and (best["draws"] <= 3 * fixed["draws"]).all()
     step = 1 / 16 if path.stem.startswith("digits") else 1 / 255

@@ -137,7 +137,18 @@ def test_a_number_edited_in_the_rows_is_refused_by_all(attacked, column):
 
 
 @pytest.mark.parametrize(
-    "column", ["gap", "radius", "proxy_radius", "in_box_proxy_radius", "p_a_lower", "count", "n"]
+    "column",
+    [
+        "gap",
+        "radius",
+        "proxy_radius",
+        "in_box_proxy_radius",
+        "p_a_lower",
+        "p_b_upper",
+        "count",
+        "rival",
+        "n",
+    ],
 )
 def test_numbers_that_votes_do_not_give_are_refused_though_the_sum_is_right(attacked, column):
     """Rows of a faulty program, say: gap and radii are computed again from the votes."""
@@ -157,12 +168,15 @@ def test_numbers_that_votes_do_not_give_are_refused_though_the_sum_is_right(atta
         e.rows()
 
 
-@pytest.mark.parametrize("place, value", [("n", 600), ("alpha", 0.01), ("n0", 50)])
+@pytest.mark.parametrize(
+    "place, value", [("n", 600), ("alpha", 0.01), ("n0", 50), ("looks", "always")]
+)
 def test_other_parameters_than_the_rows_are_refused(attacked, place, value):
     values = parameters(attacked)
     values["certify"][place] = value
     write_parameters(attacked, values)
-    all_refuse(attacked, READERS, f"was made with {place} = .*, now it is {value}: run the certify")
+    said = f"was made with {place} = .*, now it is {value!r}: run the certify"
+    all_refuse(attacked, READERS, said)
 
 
 # --- derived files

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ancer.workspace.figures.style import OTHERS, styled
 
-MARKERS = "sov"
+MARKERS = "sovD"
 
 
 @styled
@@ -36,7 +36,7 @@ def stopping_guarantee(
         title=f"one run, mean {mean:g}",
     )
     _errors(right, wrong, means, alpha)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -44,7 +44,7 @@ def _errors(
     ax: Axes, wrong: Mapping[str, Sequence[float]], means: Sequence[float], alpha: float
 ) -> None:
     for k, (name, values) in enumerate(wrong.items()):
-        places = np.arange(len(means)) + 0.18 * (k - 1)
+        places = np.arange(len(means)) + 0.18 * (k - (len(wrong) - 1) / 2)
         ax.plot(places, values, MARKERS[k], color=OTHERS[k], label=name, markersize=5)
     ax.axhline(alpha, color="black", linewidth=0.8, linestyle=":")
     ax.annotate(r"$\alpha$", (len(means) - 0.45, alpha), va="center")

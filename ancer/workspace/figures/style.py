@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 # of Okabe and Ito's palette, as the methods' colours: for what is no method
-OTHERS = ("#CC79A7", "#56B4E9", "#000000")
+OTHERS = ("#CC79A7", "#56B4E9", "#000000", "#888888")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:

@@ -141,6 +141,8 @@ class MethodSection(Section):
     """Certify several methods, each at its share of alpha, and report the largest region."""
     images: Count | None = None
     """The first so many test images are enough, for what is slow; all where there is none."""
+    classes: Literal["one", "two"] | None = None
+    """Whose probabilities its certificates bound; none: as `certify` has it."""
 
     @property
     def options(self) -> dict[str, Any]:

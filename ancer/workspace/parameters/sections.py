@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from ancer.confidence.looks import TOP
 from ancer.registry import closest
-from ancer.stopping import Hopeless, Improvement, Rule, Target
+from ancer.stopping import Grid, Hopeless, Improvement, Rule, Target
 from ancer.workspace.parameters.fields import (
     Count,
     Level,
@@ -22,6 +23,7 @@ RULES: dict[str, Callable[[float], Rule]] = {
     "improvement": Improvement,
     "hopeless": Hopeless,
     "target": Target,
+    "grid": Grid.every,
 }
 
 
@@ -95,16 +97,24 @@ class Certify(Section):
     """Failure probability of one image's certificate."""
     seeds: Count = 1
     """So many times, each with its own seed: `seed`, `seed` + 1, ... (T6); others use the first."""
+    shared: bool = True
+    """All images see the same noise, made once; else each its own (slower)."""
     exact: bool = True
     """Noise on the images' lattice, floating-point sound, where the data set has one."""
+    classes: Literal["one", "two"] = "two"
+    """Whose probabilities are bounded: the class's alone (the paper), or the runner-up's too."""
     stop: str | None = None
-    """When to draw no more: "improvement 0.05", "hopeless 0.5, target 1", ...; none: n draws."""
+    """When to draw no more: "improvement 0.05", "grid 0.25", "hopeless 0.5, target 1", ...; none:
+    n draws."""
+    looks: Literal["planned", "always"] = "planned"
+    """When `stop` is asked: at looks that double up to n, or ever so often (more draws)."""
 
     @model_validator(mode="after")
     def _can_certify(self) -> "Certify":
         rules_of(self.stop)
-        if self.alpha ** (1 / self.n) <= 0.5:
-            least = math.floor(math.log(self.alpha) / math.log(0.5)) + 1
+        level = self.alpha * (TOP if self.classes == "two" else 1)
+        if level ** (1 / self.n) <= 0.5:
+            least = math.floor(math.log(level) / math.log(0.5)) + 1
             raise ValueError(
                 f"n = {self.n} draws can never certify at alpha = {self.alpha:g}, even if all "
                 f"agree: n must be at least {least}"

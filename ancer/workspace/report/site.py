@@ -215,7 +215,7 @@ class _Site:
         shown = table.astype(object).map(round_down)
         if "sigma" in table:
             shown["sigma"] = table["sigma"].map("{:g}".format)
-        note = inline(self.profile.soundness())
+        note = inline(self.profile.caveats())
         return {"name": name, "caption": inline(caption), "note": note, **cells(shown, links)}
 
     def _place(self, experiment: str, line: pd.Series) -> str:
@@ -237,7 +237,7 @@ class _Site:
         whole = self.results / f"{key}.png"
         found = [whole] if whole.exists() else sorted(self.results.glob(f"{key}-*.png"))
         name = Path(key).name
-        note = self.profile.soundness() if name in OF_EXPERIMENTS else ""
+        note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
         for png in found:
             for file in (png, png.with_suffix(".svg")):
                 shutil.copy(file, self.folder / file.name)

@@ -93,15 +93,23 @@ def _rows(
         n0=parameters.certify.n0,
         n=section.n,
         alpha=parameters.certify.alpha,
+        classes=parameters.certify.classes,
         seed=parameters.seed,
         indices=chunk,
     )
-    draws = section.n + parameters.certify.n0
     rows = []
-    about = {"seed": parameters.seed, "draws": draws}
     images = zip(ours.labels.tolist(), ours.digests, strict=True)
     for certificate, (y, image) in zip(certificates, images, strict=True):
-        rows.append(row(certificate, method=label, label=y, image=image, **about))
+        of_image = row(
+            certificate,
+            method=label,
+            label=y,
+            image=image,
+            seed=parameters.seed,
+            draws=section.n + parameters.certify.n0,
+            classes=parameters.certify.classes,
+        )
+        rows.append(of_image)
     return rows, seconds
 
 
@@ -115,6 +123,7 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
         "evaluate": parameters.evaluate.model_dump(),
         "ablations": parameters.ablations.model_dump(),
         "alpha": parameters.certify.alpha,
+        "classes": parameters.certify.classes,
         "n0": parameters.certify.n0,
         "seed": parameters.seed,
         "code": code_of(optimize, certify),

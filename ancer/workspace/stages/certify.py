@@ -91,19 +91,20 @@ def _tasks(
 
 
 def sampling(experiment: Experiment) -> dict[str, Any]:
-    """How `certify` draws in this experiment: its arguments n0, n, alpha, seed, exact, lattice.
-
-    And stop, where it stops early.
+    """How `certify` draws in this experiment: its arguments n0, n, alpha, classes, seed,
+    shared, exact, lattice; and stop and looks, where it stops early.
     """
     certify_section = experiment.parameters.certify
     rules = rules_of(certify_section.stop)
-    early = {"stop": rules} if rules else {}
+    early = {"stop": rules, "looks": certify_section.looks} if rules else {}
     return {
         **early,
+        "classes": certify_section.classes,
         "n0": certify_section.n0,
         "n": certify_section.n,
         "alpha": certify_section.alpha,
         "seed": experiment.parameters.seed,
+        "shared": certify_section.shared,
         "exact": experiment.lattice is not None,
         "lattice": experiment.data.lattice,
     }
@@ -166,6 +167,9 @@ def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
         "n0": section.n0,
         "n": section.n,
         "alpha": section.alpha,
+        "classes": experiment.classes,
+        "looks": section.looks,
+        "shared": section.shared,
         "best_of": best_of,
         "seed": experiment.parameters.seed,
         "arithmetic": arithmetic(experiment.lattice),
@@ -192,7 +196,8 @@ def certified_rows(
     """
     chosen = read_theta(theta_file, data.digest_of, needed)
     labels = zip(data.labels.tolist(), data.digests, strict=True)
-    seed = budget["seed"]
+    budget = {**budget, "classes": method.classes or budget["classes"]}
+    about = {"method": method.name, "seed": budget["seed"], "classes": budget["classes"]}
 
     def noise_of(name: str) -> Noise:
         theta: Tensor = chosen.get(name, law.theta.expand(len(data)))
@@ -201,25 +206,20 @@ def certified_rows(
     rows = []
     if method.best_of is not None:
         candidates = {name: noise_of(name) for name in method.best_of}
-        for best, (label, image) in zip(
-            certify_best(
-                classifier,
-                data.images,
-                candidates,
-                shares=method.best_of,
-                indices=data.indices,
-                **budget,
-            ),
-            labels,
-            strict=True,
-        ):
-            rows.append(best_row(best, method=method.name, label=label, image=image, seed=seed))
+        found = certify_best(
+            classifier,
+            data.images,
+            candidates,
+            shares=method.best_of,
+            indices=data.indices,
+            **budget,
+        )
+        for best, (label, image) in zip(found, labels, strict=True):
+            rows.append(best_row(best, label=label, image=image, **about))
         return rows
     noise = noise_of(method.name)
     certificates = certify(classifier, data.images, noise, indices=data.indices, **budget)
-    selection = 0 if "stop" in budget else budget["n0"]
     for certificate, (label, image) in zip(certificates, labels, strict=True):
-        draws = selection + certificate.n
-        about = {"label": label, "image": image, "seed": seed, "draws": draws}
-        rows.append(row(certificate, method=method.name, **about))
+        draws = budget["n0"] + certificate.n
+        rows.append(row(certificate, label=label, image=image, draws=draws, **about))
     return rows

@@ -11,7 +11,7 @@ from ancer.classifier import Evaluation
 from ancer.regions.answer import Answer
 from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Experiment
-from ancer.workspace.store.columns import answer_row
+from ancer.workspace.store.columns import answer_row, votes_of
 from ancer.workspace.store.provenance import write_provenance
 
 
@@ -58,13 +58,15 @@ def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate,
     for k, line in enumerate(of_method.itertuples()):
         certificate = Certificate(
             index=line.idx,
+            chosen=line.chosen,
             prediction=line.prediction,
             p_a_lower=line.p_a_lower,
+            p_b_upper=line.p_b_upper,
             gap=line.gap,
             center=data.images[k],
             theta=theta[line.candidate][k],
             norm=experiment.norm,
-            count=line.count,
+            votes=votes_of(line.votes),
             n=line.n,
             alpha=line.alpha,
             lattice=step_in(basis, experiment.lattice),

@@ -10,11 +10,12 @@ from scipy.special import logit
 from scipy.stats import binom
 
 from ancer.certification import certify
-from ancer.confidence import clopper_pearson, crossing_probability, log_e_value
+from ancer.confidence.bounds import crossing_probability, log_e_value
+from ancer.confidence.looks import Looks
 from ancer.datasets.dataset import Dataset
 from ancer.noise import Noise, gap_of
 from ancer.selection import REPORTS, certify_best
-from ancer.stopping import Hopeless, Improvement, Target
+from ancer.stopping import Grid, Hopeless, Improvement, Target
 from ancer.workspace.experiment import Experiment, Profile
 
 LOOK_EVERY = 100  # draws between two looks at a bound that must not be looked at
@@ -27,8 +28,10 @@ def ever_wrong(means: Sequence[float], horizon: int, alpha: float) -> dict[str, 
     wrong: dict[str, list[float]] = {
         "Clopper-Pearson, re-checked": [],
         "confidence sequence": [],
+        "planned looks": [],
         "Clopper-Pearson, once": [],
     }
+    plan = Looks.doubling(horizon)
     for mean in means:
         sequence = _needed_by_sequence(t, mean, alpha)
         wrong["confidence sequence"].append(crossing_probability(sequence, mean))
@@ -36,6 +39,10 @@ def ever_wrong(means: Sequence[float], horizon: int, alpha: float) -> dict[str, 
         needed = binom.isf(alpha, t, mean).astype(int) + 1
         rechecked = np.where(looks, needed, t + 1)
         wrong["Clopper-Pearson, re-checked"].append(crossing_probability(rechecked, mean))
+        spent = binom.isf(alpha * plan.shares, plan.draws, mean).astype(int) + 1
+        planned = t + 1
+        planned[plan.draws - 1] = spent
+        wrong["planned looks"].append(crossing_probability(planned, mean))
         once = np.where(t == horizon, needed, t + 1)
         wrong["Clopper-Pearson, once"].append(crossing_probability(once, mean))
     return wrong
@@ -65,6 +72,7 @@ def savings(profile: Profile) -> pd.DataFrame:
             "Improvement(0.1)": Improvement(0.1),
             "Target(radius=sigma/2)": Target(radius=sigma / 2),
             "Hopeless(radius=sigma/2)": Hopeless(radius=sigma / 2),
+            "Grid(radii of the tables)": Grid(profile.parameters.tables.radii),
         }
         data, noises = _subject(experiment)
         for rule, stop in rules.items():
@@ -119,8 +127,10 @@ def against_baseline(
         # 1. the baseline at its share
         fixed = by_method[baseline_name]
         level = certify_section.alpha * shares[baseline_name]
-        bound = clopper_pearson(fixed["count"].to_numpy(), certify_section.n, level)
-        gap = np.maximum(gap_of(experiment.law.with_theta(1.0), bound), 0)
+        count, rival = fixed[["count", "rival"]].to_numpy().T
+        plan = Looks.once(certify_section.n)
+        bounds = plan.bounds(count, rival, plan.n, level, certify_section.classes)
+        gap = np.maximum(gap_of(experiment.law.with_theta(1.0), *bounds), 0)
         baseline = fixed["theta_gmean"] * gap
         certified = baseline > 0
         # 2. the others against it

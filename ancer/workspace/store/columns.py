@@ -9,7 +9,7 @@ import pandas as pd
 
 from ancer.bases.basis import PIXELS
 from ancer.certificate import Certificate
-from ancer.confidence import anytime_lower, clopper_pearson
+from ancer.certification import plan_of
 from ancer.noise import Noise, gap_of
 from ancer.regions.answer import Answer
 from ancer.regions.region import ABSTAIN, Region
@@ -17,13 +17,22 @@ from ancer.selection import Best
 
 
 def row(
-    certificate: Certificate, *, method: str, label: int, image: str, seed: int, draws: int
+    certificate: Certificate,
+    *,
+    method: str,
+    label: int,
+    image: str,
+    seed: int,
+    draws: int,
+    classes: str,
 ) -> dict[str, Any]:
     """One row: one image, one method (theta in the units of x).
 
-    candidate: whose theta it is; image: digest of the image (`Dataset.digests`); draws: noisy
-    copies spent, selection included.
+    candidate: whose theta it is; image: digest of the image (`Dataset.digests`); votes: of all
+    classes that have any, "3:9811 5:150"; classes: whose probabilities are bounded, one or two;
+    draws: noisy copies spent, selection included.
     """
+    votes = [f"{name}:{count}" for name, count in sorted(certificate.votes.items())]
     theta = certificate.theta.double()
     return {
         "method": method,
@@ -33,8 +42,13 @@ def row(
         "label": label,
         "prediction": certificate.prediction,
         "correct": int(certificate.prediction == label),
+        "classes": classes,
         "p_a_lower": certificate.p_a_lower,
+        "p_b_upper": certificate.p_b_upper,
+        "chosen": certificate.chosen,
         "count": certificate.count,
+        "rival": certificate.rival,
+        "votes": " ".join(votes),
         "gap": certificate.gap,
         "radius": certificate.radius,
         "proxy_radius": certificate.proxy_radius,
@@ -53,12 +67,24 @@ def row(
     }
 
 
-def best_row(best: Best, *, method: str, label: int, image: str, seed: int) -> dict[str, Any]:
-    """One row of `certify_best`: the largest certificate, at the level of all candidates."""
-    certified = row(
-        best.certificate, method=method, label=label, image=image, seed=seed, draws=best.draws
-    )
+def best_row(best: Best, **about: Any) -> dict[str, Any]:
+    """One row of `certify_best`: the largest certificate, at the level of all candidates.
+
+    about: as of `row`, but draws.
+    """
+    certified = row(best.certificate, draws=best.draws, **about)
     return {**certified, "candidate": best.names[0], "alpha": best.alpha}
+
+
+def votes_of(text: str) -> dict[int, int]:
+    """The votes by class of a row's text.
+
+    Example:
+        >>> votes_of("3:9811 5:150")
+        {3: 9811, 5: 150}
+    """
+    pairs = (part.split(":") for part in text.split())
+    return {int(label): int(count) for label, count in pairs}
 
 
 def check_numbers(
@@ -74,29 +100,43 @@ def check_numbers(
     n = rows["n"].to_numpy()
     alpha = provenance["alpha"]
     early = provenance.get("stop") is not None
+    plan = plan_of(planned, early, provenance["looks"])
     certified = rows["prediction"].to_numpy() != ABSTAIN
     lower = rows["p_a_lower"].to_numpy()
     of_several = rows["method"].isin(provenance["best_of"]).to_numpy()
     given_up = of_several & ~certified & (lower == 0) & (n < planned)
     share = np.ones(len(rows))
+    of_votes = np.zeros(len(rows), dtype=bool)
     for k, line in enumerate(rows.itertuples()):
         shares = provenance["best_of"].get(line.method, {})
         share[k] = shares.get(line.candidate, 1.0)
-    # 1. the bound, of which noise on a lattice takes a little, and rounding to a basis's more
-    rotated = (rows["basis"] != PIXELS.name).to_numpy()
-    less = np.where(rotated, 1e-2, 1e-5)
+        votes = votes_of(line.votes)
+        found = (sum(votes.values()), votes.pop(line.chosen, 0), max(votes.values(), default=0))
+        of_votes[k] = found == (line.n, line.count, line.rival)
+    # 1. the bounds, of which noise on a lattice takes 2^-51 theta / step for each coordinate: of
+    # as many as a picture of 224x224 has, and steps of 2^-16, at the most
+    slack = 1e-5 + 5e-6 * rows["theta_rms"].to_numpy()
     count = rows["count"].to_numpy()
+    rival = rows["rival"].to_numpy()
     drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
-    right = drawn & (rows["alpha"] == alpha).to_numpy() & (0 <= count) & (count <= n)
-    if early:
-        bound = anytime_lower(count.clip(0, n), n, alpha / 2)
-        right &= (lower <= 1) & ((lower >= bound - less) | (lower == 0))
-    else:
-        bound = clopper_pearson(count.clip(0, planned), planned, alpha * share)
-        right &= given_up | ((lower <= bound + 1e-9) & (lower >= bound - less))
-    # 2. the gap, 0 where it abstains
-    gap = np.where(certified, gap_of(law(1.0), lower), 0.0)
-    right &= np.isclose(rows["gap"], gap, rtol=1e-9, atol=0)
+    right = of_votes & drawn & (rows["alpha"] == alpha).to_numpy()
+    upper = rows["p_b_upper"].to_numpy()
+    for classes, at in rows.groupby("classes").indices.items():
+        ended = np.where(drawn[at], n[at], planned).clip(1)
+        a, b = (votes[at].clip(0, ended) for votes in (count, rival))
+        least, most = plan.bounds(a, b, ended, alpha * share[at], str(classes))
+        most = np.minimum(most, 1 - lower[at])
+        near = (lower[at] >= least - slack[at]) & (upper[at] <= most + slack[at])
+        if not early:  # an earlier look may have given better ones
+            near &= (lower[at] <= least + 1e-9) & (upper[at] >= most - 1e-9)
+        right[at] &= given_up[at] | (near & (lower[at] <= 1) & (upper[at] >= 0))
+    # 2. the gap, 0 where it abstains; rounding to the lattice of a basis takes a little
+    of_bounds = gap_of(law(1.0), lower, upper)
+    gap = rows["gap"].to_numpy()
+    rotated = (rows["basis"] != PIXELS.name).to_numpy()
+    less = np.where(rotated, 0.05, 1e-9 * np.abs(of_bounds))
+    near = (gap <= of_bounds * (1 + 1e-9)) & (gap >= of_bounds - less)
+    right &= np.where(certified, near & (gap > 0), gap == 0)
     # 3. the sizes, of gap and theta
     right &= np.isclose(rows["radius"], gap * rows["theta_min"], rtol=1e-9, atol=0)
     right &= np.isclose(rows["proxy_radius"], gap * rows["theta_gmean"], rtol=1e-9, atol=0)

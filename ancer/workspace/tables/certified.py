@@ -117,7 +117,7 @@ def write_certified_tables(profile: Profile, rows: Mapping[str, pd.DataFrame]) -
                 ignore_index=True,
             )
             folder = profile.results("tables")
-            note = profile.soundness()
+            note = profile.caveats()
             write_table(best_over_sigma(each), folder / table, note=note)
             write_table(each, folder / f"{table}-each-sigma", note=note)
             written += [table, f"{table}-each-sigma"]

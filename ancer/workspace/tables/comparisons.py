@@ -1,13 +1,18 @@
-"""T3, T4 and the ablations: methods and settings side by side."""
+"""T3, T4, T8 and the ablations: methods, bounds and settings side by side."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
+from ancer.confidence.looks import CLASSES, Looks
+from ancer.noise import Noise, gap_of
 from ancer.workspace.experiment import Profile
 from ancer.workspace.methods import Methods
 from ancer.workspace.store.timing import read_seconds
 from ancer.workspace.tables.measures import summary
+
+SHOWN = ("certified accuracy", "ACR", "AC-proxy-R", "median radius")  # of each kind of bound
 
 
 def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataFrame:
@@ -31,6 +36,40 @@ def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataF
         }
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def classes_table(profile: Profile) -> pd.DataFrame:
+    """T8: certificates that bound one class, and two, from the same votes; no network is needed.
+
+    Of the methods that are not the best of others, where no rule stopped early.
+    """
+    lines = []
+    for name, experiment in profile.experiments.items():
+        rows = experiment.rows()
+        if experiment.parameters.certify.stop is not None:
+            continue
+        for method, group in rows.groupby("method", sort=False):
+            if experiment.methods[method].best_of is not None:
+                continue
+            line: dict[str, object] = {"experiment": name}
+            line["method"] = experiment.methods[method].label
+            for classes in CLASSES:
+                for what, value in summary(_bounding(group, experiment.law, classes)).items():
+                    if what in SHOWN:
+                        line[f"{what}, {classes}"] = value
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _bounding(rows: pd.DataFrame, law: Noise, classes: str) -> pd.DataFrame:
+    """Rows as they would be if certificates bounded so many classes."""
+    n = rows["n"].to_numpy()
+    count, rival = rows["count"].to_numpy(), rows["rival"].to_numpy()
+    bounds = Looks.once(int(n.max())).bounds(count, rival, n, rows["alpha"].to_numpy(), classes)
+    gap = np.maximum(gap_of(law, *bounds), 0)
+    correct = ((rows["chosen"] == rows["label"]) & (gap > 0)).astype(int)
+    sizes = {"radius": gap * rows["theta_min"], "proxy_radius": gap * rows["theta_gmean"]}
+    return rows.assign(correct=correct, gap=gap, **sizes)
 
 
 def ablation_table(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

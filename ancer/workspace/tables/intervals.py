@@ -68,4 +68,4 @@ def write_interval_table(profile: Profile, rows: Mapping[str, pd.DataFrame]) -> 
     """Write T6."""
     table = interval_table(profile.experiments, rows)
     path = profile.results("tables") / "T6"
-    write_table(table, path, shown=interval_cells(table), note=profile.soundness())
+    write_table(table, path, shown=interval_cells(table), note=profile.caveats())

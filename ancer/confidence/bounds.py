@@ -7,11 +7,11 @@ from scipy.special import betainc, betaincinv, betaln, expit
 SHAPE = 0.5
 
 
-def clopper_pearson(count, n: int, alpha) -> np.ndarray:
+def clopper_pearson(count, n, alpha) -> np.ndarray:
     """One-sided lower confidence bound on p from `count` successes in n draws, n fixed beforehand.
 
-    count: in [0, n], any shape (a planned count need not be an integer); alpha: in (0, 1),
-    broadcasts. Guarantee: P(bound > p) <= alpha (Clopper and Pearson 1934). Lowered by 1e-12, far
+    count: in [0, n], any shape (a planned count need not be an integer); n >= 1 and alpha in (0, 1)
+    broadcast. Guarantee: P(bound > p) <= alpha (Clopper and Pearson 1934). Lowered by 1e-12, far
     more than the rounding of the inverse beta function, so that floating point cannot break it.
     Raises ValueError outside these domains.
 
@@ -19,8 +19,8 @@ def clopper_pearson(count, n: int, alpha) -> np.ndarray:
         >>> clopper_pearson(990, 1000, 0.001).round(4).item()
         0.976
     """
-    if n < 1:
-        raise ValueError(f"n must be >= 1, found {n}")
+    if np.min(n) < 1:
+        raise ValueError(f"n must be >= 1, found {np.min(n)}")
     count = _counts(count, n, alpha)
     bound = betaincinv(np.maximum(count, 1e-300), n - count + 1, alpha)
     return np.where(count > 0, np.maximum(bound - 1e-12, 0.0), 0.0)
@@ -95,10 +95,15 @@ def crossing_probability(needed, p: float) -> float:
     return float(crossed)
 
 
-def _counts(count, n, alpha: float) -> np.ndarray:
-    count = np.asarray(count, dtype=np.float64)
+def check_alpha(alpha) -> None:
+    """Raise ValueError unless alpha, or each of several, lies in (0, 1)."""
     if not np.all((np.asarray(alpha) > 0) & (np.asarray(alpha) < 1)):
         raise ValueError(f"alpha must lie in (0, 1), found {alpha}")
+
+
+def _counts(count, n, alpha: float) -> np.ndarray:
+    count = np.asarray(count, dtype=np.float64)
+    check_alpha(alpha)
     if not ((count >= 0) & (count <= n)).all():
         raise ValueError(
             f"counts must lie in [0, {np.max(n)}], found {count.min()} to {count.max()}"
