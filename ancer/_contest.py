@@ -8,12 +8,11 @@ from torch import Tensor
 
 from ancer.certificate import Certificate
 from ancer.certification import Counted, certificates
-from ancer.confidence.bounds import anytime_lower, anytime_upper
 from ancer.confidence.looks import Always, Bounds, Looks
 from ancer.noise import Noise, gap_of
+from ancer.queries import Queries
 from ancer.regions.region import ABSTAIN
-from ancer.smoothing import Queries
-from ancer.stopping import Tally
+from ancer.stopping import Tally, likely_gap
 
 FUTILITY = (
     0.01  # at which a candidate is given up; wrongly given up, it costs volume, not soundness
@@ -59,9 +58,11 @@ class Contest:
         self.votes = np.zeros((len(votes), *votes[0].shape), dtype=np.int64)
         for k, queries in enumerate(self.queries):
             self.classes[k] = votes[k].argmax(dim=1).numpy()
-            expected = (votes[k].sort(dim=1, descending=True).values + 0.5) / (n0 + 1) * self.end.n
-            count, rival = expected[:, 0].numpy(), expected[:, 1:2].sum(dim=1).numpy()
-            bounds = self.end.bounds(count, rival, self.end.n, self.levels[k], self.of)
+            ranked = votes[k].sort(dim=1, descending=True).values.numpy()
+            # votes of n draws at the same shares, half a vote added to each
+            expected = (ranked + 0.5) / (n0 + 1) * self.end.n
+            rival = expected[:, 1:2].sum(axis=1)  # 0 where there is one class only
+            bounds = self.end.bounds(expected[:, 0], rival, self.end.n, self.levels[k], self.of)
             promises[k] = np.maximum(gap_of(self.law, *bounds), 0) * queries.theta_gmean
         return promises
 
@@ -109,9 +110,7 @@ class Contest:
             attainable = queries.gap(queries.of_law(best, images), images)
             # the margin: whoever could tie is counted to the end
             useless = attainable <= needed_gap[images] - 1e-9
-            p_a = anytime_upper(count, drawn, FUTILITY / 2)
-            p_b = anytime_lower(rival, drawn, FUTILITY / 2)
-            unlikely = gap_of(self.law, p_a, p_b) < needed_gap[images]
+            unlikely = likely_gap(self.law, count, rival, drawn, FUTILITY) < needed_gap[images]
             tally.stop(useless | (unlikely & (turn[images] > 0)))
             if len(tally.active):
                 tally.draw()

@@ -13,8 +13,9 @@ from ancer.classifier import Classifier, Evaluation
 from ancer.confidence.bounds import clopper_pearson
 from ancer.confidence.looks import CLASSES, Always, Bounds, Looks, Plan
 from ancer.noise import Noise
+from ancer.queries import Queries
 from ancer.regions.region import ABSTAIN
-from ancer.smoothing import Queries, SmoothedClassifier
+from ancer.smoothing import SmoothedClassifier
 from ancer.stopping import Rule, Running, Tally
 
 LOOKS: Mapping[str, Callable[[int], Plan]] = {"planned": Looks.doubling, "always": Always}

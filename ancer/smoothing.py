@@ -1,116 +1,14 @@
 """The smoothed classifier: votes and mean probabilities of a base classifier under noise."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ancer.bases.lattice import check_on_lattice, step_in
-from ancer.classifier import Classifier, Evaluation, as_classifier, check_images
-from ancer.confidence.looks import BLOCK, Bounds
-from ancer.noise import Noise, gap_of, positive
-from ancer.streams import Draws, OwnDraws, SharedDraws
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """Images and the noise round them, checked once and where the classifier is.
-
-    What sampling, search, certification and optimization take: nothing below checks it again.
-
-    x: (B, ...); indices: the images' numbers in their data set; theta: as it is sampled, (B, 1,
-    ..., 1) or like x, of the coordinates in law's basis; lattice: None for noise in floating point,
-    or the step of these coordinates; shared: whether all images see the same unit draws.
-    """
-
-    classifier: Classifier
-    law: Noise
-    x: Tensor
-    indices: tuple[int, ...]
-    theta: Tensor
-    lattice: float | None = None
-    shared: bool = True
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def scaled(self, theta: Tensor) -> "Queries":
-        """The same images under the same law with other scales theta, like them or (B, 1, ..., 1).
-
-        Raises ValueError unless they are > 0 and finite.
-        """
-        return replace(self, theta=positive(theta))
-
-    def part(self, at: slice) -> "Queries":
-        """Some of the images."""
-        return replace(self, x=self.x[at], indices=self.indices[at], theta=self.theta[at])
-
-    def per_image(self, values: Tensor) -> Tensor:
-        """(B,) values as (B, 1, ..., 1), which broadcast against the images."""
-        return values.reshape(-1, *[1] * (self.x.dim() - 1))
-
-    @cached_property
-    def coordinates(self) -> Tensor:
-        """The images in law's basis, where noise is added to them: (B, ...); in float64 there."""
-        if self.law.basis.is_pixels:
-            return self.x
-        return self.law.basis.to(self.x.double())
-
-    @cached_property
-    def theta_min(self) -> np.ndarray:
-        """The smallest theta of each image, in float64: (B,)."""
-        return self.theta.flatten(1).double().cpu().amin(dim=1).numpy()
-
-    @cached_property
-    def theta_gmean(self) -> np.ndarray:
-        """The geometric mean of each image's theta, in float64: (B,)."""
-        return self.theta.flatten(1).double().cpu().log().mean(dim=1).exp().numpy()
-
-    @cached_property
-    def slack(self) -> np.ndarray:
-        """Bounds on the total variation between the law and the noise as it is sampled: (B,)."""
-        if self.lattice is None:
-            return np.zeros(len(self))  # rounding is not accounted for
-        steps = (self.theta / self.lattice).expand_as(self.x)
-        return np.array(list(map(self.law.slack, steps)))
-
-    @cached_property
-    def rounding(self) -> np.ndarray:
-        """Of the gap, what rounding images to the lattice of a basis may cost: (B,), else 0.
-
-        Coefficients of two images are rounded, and computed, so that their difference is off by at
-        most this many steps in each coordinate; in pixels it is exact.
-        """
-        if self.lattice is None or self.law.basis.is_pixels:
-            return np.zeros(len(self))
-        off = self.lattice * (1 + 1e-6)  # float64 computes them to 1e-12
-        return off * math.sqrt(self.x[0].numel()) / self.theta_min
-
-    def of_law(self, bounds: Bounds, at: np.ndarray | slice = slice(None)) -> Bounds:
-        """Bounds of images `at` under the noise as it is sampled, as those under the law."""
-        less = self.slack[at]
-        return Bounds((bounds.lower - less).clip(0), (bounds.upper + less).clip(max=1))
-
-    def gap(self, bounds: Bounds, at: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The gap that bounds under the law give images `at`, less `rounding`; <= 0: abstain."""
-        return gap_of(self.law, bounds.lower, bounds.upper) - self.rounding[at]
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """How the classifier is evaluated on such images."""
-        return self.classifier.evaluation(self.x.shape[1:])
-
-    def stream(self, seed: int, purpose: str) -> "Stream":
-        """Their noisy copies under the noise of one purpose."""
-        return Stream(self, seed, purpose)
-
-    def counts(self, n: int, *, seed: int, purpose: str) -> Tensor:
-        """Votes of the first n noisy copies of each image: int64 (B, K), each row sums to n."""
-        return self.stream(seed, purpose).counts([n] * len(self))
+from ancer.classifier import Classifier, as_classifier, check_images
+from ancer.noise import Noise
+from ancer.queries import Queries
 
 
 class SmoothedClassifier:
@@ -186,97 +84,6 @@ class SmoothedClassifier:
         return total.double() / n
 
 
-class Stream:
-    """Noisy copies of queries, drawn on and on: each call goes on where the last one stopped."""
-
-    def __init__(self, queries: Queries, seed: int, purpose: str):
-        self.queries = queries
-        # the first batch is checked: hashing a network takes longer than a look of a stopping rule
-        self._outputs_of: Callable[[Tensor], Tensor] = queries.classifier.checked
-        shape = (BLOCK, *queries.x.shape[1:])
-        numbers = queries.x.dtype if queries.lattice is None else torch.float64
-        kind = SharedDraws if queries.shared else OwnDraws
-        self.draws: Draws = kind(queries.law, shape, numbers, queries.x.device, seed, purpose)
-        self.blocks = [0] * len(queries)  # of each image, so far
-
-    def counts(self, draws: Sequence[int]) -> Tensor:
-        """Votes of the next draws[i] >= 0 copies of image i: int64 (B, K).
-
-        All but the last draws of an image must be multiples of BLOCK.
-        """
-        return self.total(draws, _one_hot)
-
-    def total(self, draws: Sequence[int], value: Callable[[Tensor], Tensor]) -> Tensor:
-        """Sum of value(outputs), (rows, K), over the next draws[i] copies of image i: (B, K)."""
-        classifier = self.queries.classifier
-        total = None
-        # a network that works with gradients itself may: no inference mode
-        with torch.no_grad(), classifier.fixed_arithmetic(), classifier.enough_memory():
-            for owners, inputs in self._batches(draws):
-                outputs = self._outputs_of(inputs)
-                self._outputs_of = classifier
-                with torch.inference_mode():
-                    # the rest of the last batch is padding
-                    values = value(outputs)[: len(owners)]
-                    if values.dtype != torch.int64:
-                        values = values.double()
-                    if total is None:
-                        total = values.new_zeros(len(self.queries), values.shape[1])
-                    total.index_add_(0, owners, values)
-        assert total is not None
-        return total.cpu().clone()  # an ordinary tensor, usable in place and in autograd
-
-    def _batches(self, draws: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (owner of each row, noisy copies) in full batches, the last one padded."""
-        x = self.queries.x
-        classifier = self.queries.classifier
-        batch = classifier.as_input(x.new_zeros(classifier.batch_size, *x.shape[1:]))
-        owners = torch.empty(len(batch), dtype=torch.long)
-        filled = 0
-        for i, rows in self._copies(draws):
-            while len(rows):
-                take = min(len(rows), len(batch) - filled)
-                with torch.inference_mode():
-                    batch[filled : filled + take] = rows[:take]
-                    owners[filled : filled + take] = i
-                    rows = rows[take:]
-                filled += take
-                if filled == len(batch):
-                    yield owners.to(x.device), batch
-                    filled = 0
-        if filled:
-            yield owners[:filled].to(x.device), batch
-
-    def _copies(self, draws: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (image, up to BLOCK noisy copies): a block of every image in turn, then the next.
-
-        As many blocks as fit a batch are made at once.
-        """
-        several = max(self.queries.classifier.batch_size // BLOCK, 1)
-        for start in range(0, max(draws), BLOCK):
-            drawing = [i for i, n in enumerate(draws) if n > start]
-            for first in range(0, len(drawing), several):
-                images = drawing[first : first + several]
-                copies = self._block(images)
-                for i, rows in zip(images, copies, strict=True):
-                    yield i, rows[: draws[i] - start]
-
-    @torch.inference_mode()
-    def _block(self, images: list[int]) -> Tensor:
-        """The next BLOCK noisy copies of each of some images: (len(images), BLOCK, ...)."""
-        queries = self.queries
-        y = queries.coordinates[images, None]
-        theta = queries.theta[images, None]
-        z = self.draws([(queries.indices[i], self.blocks[i]) for i in images])
-        for i in images:
-            self.blocks[i] += 1
-        copies = queries.law.around(y, theta, z, queries.lattice, queries.x.dtype)
-        if queries.law.basis.is_pixels:
-            return copies
-        # always so many at once: what one becomes hangs on nothing but its place in the block
-        return torch.stack([queries.law.basis.back(block) for block in copies])
-
-
 def image_indices(x: Tensor, indices: Sequence[int] | None) -> tuple[int, ...]:
     """The images' numbers as integers, 0..B-1 when not given; ValueError if they do not fit x."""
     if indices is None:
@@ -293,8 +100,3 @@ def image_indices(x: Tensor, indices: Sequence[int] | None) -> tuple[int, ...]:
 def _check_draws(n: int) -> None:
     if n < 1:
         raise ValueError(f"the number of draws must be >= 1, found {n}")
-
-
-def _one_hot(outputs: Tensor) -> Tensor:
-    votes = torch.zeros_like(outputs, dtype=torch.int64)
-    return votes.scatter_(1, outputs.argmax(dim=1, keepdim=True), 1)

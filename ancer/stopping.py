@@ -9,7 +9,7 @@ from torch import Tensor
 from ancer.confidence.bounds import anytime_lower, anytime_upper
 from ancer.confidence.looks import Plan
 from ancer.noise import Noise, gap_of
-from ancer.smoothing import Stream
+from ancer.queries import Stream
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,20 @@ class Running:
 
         Never above `attainable`, which is certain, nor below `gap`, which is there.
         """
-        p_a = anytime_upper(self.count, self.drawn, level / 2)
-        p_b = anytime_lower(self.rival, self.drawn, level / 2)
-        likely = np.minimum(gap_of(self.noise, p_a, p_b), self.attainable)
-        return np.maximum(likely, self.gap)
+        likely = likely_gap(self.noise, self.count, self.rival, self.drawn, level)
+        return np.maximum(np.minimum(likely, self.attainable), self.gap)
+
+
+def likely_gap(
+    noise: Noise, count: np.ndarray, rival: np.ndarray, drawn: np.ndarray, level: float
+) -> np.ndarray:
+    """What no gap will exceed, however many draws follow: wrong at one with probability <= level.
+
+    count, rival: votes of `drawn` draws for the class and for the runner-up.
+    """
+    p_a = anytime_upper(count, drawn, level / 2)
+    p_b = anytime_lower(rival, drawn, level / 2)
+    return gap_of(noise, p_a, p_b)
 
 
 @dataclass(frozen=True)

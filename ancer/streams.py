@@ -64,14 +64,20 @@ class Draws(ABC):
         device: torch.device,
         seed: int,
         purpose: str,
+        layout: torch.memory_format = torch.contiguous_format,
     ):
         self.law = law
         self.shape = shape
         self.dtype = dtype
+        self.device = device
+        self.layout = layout
         self.stream = partial(generator, seed, purpose, device=device)
 
     @abstractmethod
     def __call__(self, wanted: Sequence[tuple[int, int]]) -> Tensor: ...
+
+    def _drawn(self, streams: Sequence[torch.Generator]) -> Tensor:
+        return laid_out(unit_draws(self.law, self.shape, streams, self.dtype), self.layout)
 
 
 class SharedDraws(Draws):
@@ -83,16 +89,24 @@ class SharedDraws(Draws):
 
     def __init__(self, *about):
         super().__init__(*about)
-        self.block = lru_cache(maxsize=KEPT)(self._block)
+        self.kept: dict[int, Tensor] = {}  # the last blocks, by number
 
     def _block(self, number: int) -> Tensor:
-        return unit_draws(self.law, self.shape, [self.stream(index=number)], self.dtype)
+        if number not in self.kept:
+            # with it the next ones, as threads draw side by side
+            several = min(_threads(self.shape, self.device), KEPT)
+            numbers = range(number, number + several)
+            drawn = self._drawn([self.stream(index=k) for k in numbers])
+            self.kept.update(zip(numbers, drawn.split(1), strict=True))
+            for oldest in list(self.kept)[:-KEPT]:
+                del self.kept[oldest]
+        return self.kept[number]
 
     def __call__(self, wanted):
         blocks = [number for _, number in wanted]
         if len(set(blocks)) == 1:
-            return self.block(blocks[0])
-        return torch.cat(list(map(self.block, blocks)))
+            return self._block(blocks[0])
+        return torch.cat(list(map(self._block, blocks)))
 
 
 class OwnDraws(Draws):
@@ -106,8 +120,15 @@ class OwnDraws(Draws):
         for index, _ in wanted:
             if index not in self.streams:
                 self.streams[index] = self.stream(index=index)
-        streams = [self.streams[index] for index, _ in wanted]
-        return unit_draws(self.law, self.shape, streams, self.dtype)
+        return self._drawn([self.streams[index] for index, _ in wanted])
+
+
+def laid_out(blocks: Tensor, layout: torch.memory_format) -> Tensor:
+    """The same numbers, with colour images of (k, rows, C, H, W) stored as a network wants them."""
+    if blocks.dim() != 5:
+        return blocks
+    rows = blocks.flatten(0, 1).contiguous(memory_format=layout)
+    return rows.unflatten(0, blocks.shape[:2])
 
 
 def unit_draws(
@@ -122,10 +143,17 @@ def unit_draws(
     def draw(stream: torch.Generator) -> Tensor:
         return law.unit(shape, generator=stream, dtype=dtype)
 
-    threads = torch.get_num_threads()
-    if generators[0].device.type != "cpu" or math.prod(shape) < ALONE or threads == 1:
+    threads = _threads(shape, generators[0].device)
+    if threads == 1:
         return torch.stack(list(map(draw, generators)))
     return torch.stack(list(_pool(threads).map(draw, generators)))
+
+
+def _threads(shape: tuple[int, ...], device: torch.device) -> int:
+    """How many draws are made side by side."""
+    if device.type != "cpu" or math.prod(shape) < ALONE:
+        return 1
+    return torch.get_num_threads()
 
 
 @cache

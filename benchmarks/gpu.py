@@ -13,9 +13,9 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
+from forward import against_bare
 from speed import LAW, SEED, SIGMA, published_ancer, published_isotropic
 from torch import nn
 from watch import Stopwatch
@@ -24,7 +24,6 @@ from ancer import Classifier, certify, optimize_anisotropic, optimize_isotropic
 from ancer.bases import basis_named
 from ancer.evaluation.arithmetic import machine
 from ancer.models.networks import build
-from ancer.smoothing import SmoothedClassifier
 
 ROOT = Path(__file__).parents[1]
 FAST = {"dtype": "bfloat16", "memory_format": "channels_last", "fold": True}
@@ -49,39 +48,11 @@ def votes_against_forward(arch: str, shape: tuple[int, ...], batch: int, n: int)
         "exact": (LAW(theta), 1 / 255),
         f"exact, {BASIS}": (LAW(theta, basis=basis), 1 / 255),
     }
-    lines = []
-    for name, (noise, lattice) in samplers.items():
-        smoothed = SmoothedClassifier(f, noise, lattice=lattice)
-        pairs = []
-        for _ in range(ROUNDS + 1):
-            with Stopwatch() as watch:
-                smoothed.counts(x, n, seed=SEED, purpose="certify")
-                torch.cuda.synchronize()
-            pairs.append((_bare(f, shape, len(x) * n), len(x) * n / watch.seconds))
-        forward, votes = np.array(pairs[1:]).T  # the first warms up
-        line = {
-            "network": arch,
-            "sampler": name,
-            "bare forward [1/s]": np.median(forward),
-            "votes [1/s]": np.median(votes),
-            "ratio": np.median(votes / forward),
-            "least": (votes / forward).min(),
-            "largest": (votes / forward).max(),
-        }
-        lines.append(line)
-    return lines
-
-
-def _bare(f: Classifier, shape: tuple[int, ...], rows: int) -> float:
-    """Rows a second of the forward pass alone."""
-    z = f.as_input(torch.rand(f.batch_size, *shape, device=f.device))
-    batches = max(1, rows // f.batch_size)
-    torch.cuda.synchronize()
-    with Stopwatch() as watch, torch.inference_mode():
-        for _ in range(batches):
-            f.module(z)
-        torch.cuda.synchronize()
-    return batches * f.batch_size / watch.seconds
+    return [
+        {"network": arch, "sampler": name}
+        | against_bare(f, x, noise, n=n, rounds=ROUNDS, lattice=lattice)
+        for name, (noise, lattice) in samplers.items()
+    ]
 
 
 def against_published(images: int, n: int = 10_000) -> list[dict]:

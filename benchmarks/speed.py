@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 import peers
 import torch
+from forward import against_bare, bare
 from torch import nn
 from watch import Stopwatch
 
@@ -40,12 +41,12 @@ from ancer import (
     GaussianNoise,
     Recipe,
     Region,
-    SmoothedClassifier,
     certify,
     optimize_anisotropic,
     optimize_isotropic,
     train,
 )
+from ancer.bases import basis_named
 from ancer.datasets.loading import load
 from ancer.evaluation.arithmetic import machine
 from ancer.models import checkpoints
@@ -65,6 +66,7 @@ CASES = {
         "n": 10_000,
         "draws": 10_000,
         "lattice": 1 / 16,
+        "basis": "dct8",
         "evaluate": {"batch_size": 1_024},
         "search": {},
         "ascent": {},
@@ -85,6 +87,7 @@ CASES = {
         "n": 4_000,
         "draws": 500,
         "lattice": 1 / 255,
+        "basis": "dct8+means+colours",
         "evaluate": {
             "dtype": "bfloat16",
             "memory_format": "channels_last",
@@ -334,45 +337,35 @@ def _like(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 def throughput(network, x, case: dict, repeats: int = 7) -> list[dict]:
     """b: votes per second over rows per second of the bare forward pass, at the layout and batch
-    that suit it best.
+    that suit it best: noise in floating point, on the lattice, and in a basis on its lattice.
 
-    Alternating; medians, least and largest ratio."""
-    lines, n = [], case["draws"]
-
-    def bare(f) -> float:
-        z = f.as_input(torch.rand(f.batch_size, *x.shape[1:]))
-        with Stopwatch() as watch, torch.inference_mode():
-            for _ in range(8 * n // f.batch_size):
-                f.module(z)
-        return 8 * n // f.batch_size * f.batch_size / watch.seconds
-
+    A task of 16 images, which share it.
+    """
+    lines = []
+    x = x[:16]
+    n = case["draws"]
+    rows = len(x) * n
+    shape = tuple(x.shape[1:])
+    basis = basis_named(case["basis"], shape)
+    theta = torch.full((1, *shape), SIGMA)
+    lattice = case["lattice"]
+    samplers = {
+        "plain": (LAW(SIGMA), {}),
+        "exact": (LAW(SIGMA), {"lattice": lattice}),
+        f"exact, {case['basis']}": (LAW(theta, basis=basis), {"lattice": lattice}),
+        "exact, each its own": (LAW(SIGMA), {"lattice": lattice, "shared": False}),
+    }
     for dtype in ("float32", "bfloat16"):
         choices = [
             Classifier(network, dtype=dtype, memory_format=layout, batch_size=size, fold=True)
             for layout in ("contiguous_format", "channels_last")
             for size in (100, 200, 500, 1000, 2000)
         ]
-        f = max(choices, key=lambda f: min(bare(f), bare(f)))
-        for sampler, lattice in (("plain", None), ("exact", case["lattice"])):
-            smoothed, pairs = SmoothedClassifier(f, LAW(SIGMA), lattice=lattice), []
-            for _ in range(repeats + 1):
-                with Stopwatch() as watch:
-                    smoothed.counts(x[:8], n, seed=SEED, purpose="certify")
-                pairs.append((bare(f), 8 * n / watch.seconds))
-            forward, votes = np.array(pairs[1:]).T
-            lines.append(
-                {
-                    "dtype": dtype,
-                    "layout": str(f.memory_format).removeprefix("torch."),
-                    "batch": f.batch_size,
-                    "sampler": sampler,
-                    "bare forward [1/s]": np.median(forward),
-                    "votes [1/s]": np.median(votes),
-                    "ratio": np.median(votes / forward),
-                    "least": (votes / forward).min(),
-                    "largest": (votes / forward).max(),
-                }
-            )
+        f = max(choices, key=lambda f: min(bare(f, shape, rows), bare(f, shape, rows)))
+        layout = str(f.memory_format).removeprefix("torch.")
+        for name, (noise, sampler) in samplers.items():
+            line = {"dtype": dtype, "layout": layout, "batch": f.batch_size, "sampler": name}
+            lines.append(line | against_bare(f, x, noise, n=n, rounds=repeats, **sampler))
     return lines
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ancer.classifier import Classifier
 from ancer.confidence.looks import Looks
 from ancer.noise import Noise
-from ancer.smoothing import Queries, SmoothedClassifier
+from ancer.queries import Queries
+from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator, unit_draws
 
 LEAST_PROBABILITY = 1e-3  # that the ascent tells from none

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ancer.confidence.looks import Looks
 from ancer.noise import gap_of
-from ancer.smoothing import Queries
+from ancer.queries import Queries
 
 WIDTH = 0.2  # of the kernel over log scale that smooths the votes
 AROUND = 5  # scales round the best that get all draws

@@ -17,8 +17,8 @@ from ancer.optimization._common import (
 )
 from ancer.optimization._scale import leading_class, radii_by_scale
 from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
+from ancer.queries import Queries
 from ancer.regions.in_box import log_volume_in_box, weights
-from ancer.smoothing import Queries
 
 LEAST_GAP = 0.05  # below it the ascent widens the gap itself, not its logarithm
 SCALES = torch.logspace(-1 / 3, 1, 5, base=2, dtype=torch.float64)  # of the last choice: 0.8 to 2

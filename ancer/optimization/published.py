@@ -14,7 +14,7 @@ from ancer.optimization._common import (
     in_groups,
     isotropic_start,
 )
-from ancer.smoothing import Queries
+from ancer.queries import Queries
 
 
 def optimize_isotropic_paper(

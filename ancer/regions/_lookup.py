@@ -7,7 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.regions._geometry import ENOUGH, U, bound, distance, gamma, scaled_norm
+from ancer.regions._geometry import (
+    ENOUGH,
+    U,
+    bound,
+    distance,
+    gamma,
+    largest_inside,
+    scaled_norm,
+)
 from ancer.regions._record_file import RecordFile
 from ancer.regions.region import ABSTAIN
 
@@ -89,6 +97,17 @@ class Lookup:
                 found += _stored(file, rows, meets)
                 distances += d[meets].tolist()
         return [found[k] for k in np.argsort(distances, kind="stable")]
+
+    def largest_inside(self, holders: list[Stored]) -> Tensor | None:
+        """Axes of the largest region round x inside one of those that hold it; None: all are x."""
+        best = None
+        for file, row in holders:
+            if file.largest[row] > 0:
+                u, a = file.load([row], self.x)
+                axes = largest_inside(u, a, self.p)[0]
+                if best is None or axes.log().mean() > best.log().mean():
+                    best = axes
+        return best
 
 
 def _stored(file: RecordFile, rows: Any, where: Tensor) -> list[Stored]:

@@ -12,9 +12,10 @@ class Answer:
 
     prediction: class or ABSTAIN. region: queries in it, earlier or later, have this answer; None if
     empty. conflicts: stored regions of another answer that met the certificate's region or held the
-    query. event: "kept" (the certificate as it came), "shrunk" (away from the conflicts), "point"
-    (nothing left round the query), "inherited" (the query lies in a stored region of another class)
-    or "abstained". lattice: as in the certificate; None is not floating-point sound.
+    query. event: "kept" (the certificate as it came), "limited" (to the memory's largest region),
+    "shrunk" (away from the conflicts), "point" (nothing left round the query), "inherited" (the
+    query lies in a stored region of another class) or "abstained". lattice: as in the certificate;
+    None is not floating-point sound.
     """
 
     prediction: int

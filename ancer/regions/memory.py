@@ -1,5 +1,6 @@
 """The memory that keeps a data-dependent smoothed classifier sound."""
 
+import math
 import os
 import threading
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ancer.bases.basis import PIXELS, Basis, check_shape
 from ancer.bases.lattice import arithmetic, step_in
-from ancer.regions._geometry import axes_outside, largest_inside
+from ancer.regions._geometry import axes_outside
 from ancer.regions._lookup import Lookup, Stored
 from ancer.regions._records import Records, salvage
 from ancer.regions.answer import Answer
@@ -52,11 +53,13 @@ class Memory:
 
     norm: 1 or 2; by default the first certificate's. basis: in which regions are compared, one for
     all; certificates of isotropic noise enter any, others of another basis are refused. strict: see
-    3. shrink: "direction" keeps far more volume, "uniform" the region's shape. limit: the bytes
-    that regions may take; beyond it, MemoryError is raised and nothing is answered. path: folder
-    that keeps the memory from run to run, open in one process at a time; each answer is on disk
-    before it is given, so that a kill loses none. Without it the memory is a temporary file. Both
-    are memory-mapped: the system keeps in main memory what fits.
+    3. shrink: "direction" keeps far more volume, "uniform" the region's shape. largest: the proxy
+    radius that no region exceeds, None for no end: a larger one is scaled down to it, and leaves
+    room to the images that come later. limit: the bytes that regions may take; beyond it,
+    MemoryError is raised and nothing is answered. path: folder that keeps the memory from run to
+    run, open in one process at a time; each answer is on disk before it is given, so that a kill
+    loses none. Without it the memory is a temporary file. Both are memory-mapped: the system keeps
+    in main memory what fits.
 
     A memory serves one classifier: the first certificate's `evaluation` is kept, with the regions
     where there is a path, and certificates of another are refused; with a path each must name one.
@@ -82,6 +85,7 @@ class Memory:
         basis: Basis = PIXELS,
         strict: bool = True,
         shrink: str = "direction",
+        largest: float | None = None,
         limit: int = 2**34,
         path: str | os.PathLike | None = None,
     ):
@@ -89,9 +93,12 @@ class Memory:
             raise ValueError(f"norm must be 1, 2 or None, found {norm!r}")
         if shrink not in SHRINKS:
             raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
+        if largest is not None and not 0 < largest < math.inf:
+            raise ValueError(f"largest must be a proxy radius > 0 or None, found {largest!r}")
         if not limit > 0:
             raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
         self.shrink = shrink
+        self.largest = largest
         folder = None if path is None else Path(path)
         self.basis = basis
         owner = {"strict": strict, "norm": norm, "basis": basis.key}
@@ -127,7 +134,8 @@ class Memory:
             p = certificate.norm
             c = int(certificate.prediction)
             region = certificate.region
-            b = x.new_ones(1) if region is None else region.flat_axes.cpu()
+            fits = self._fits(region)
+            b = x.new_ones(1) if region is None else region.flat_axes.cpu() * fits
             center = certificate.center.cpu()
             lattice = certificate.lattice
             lookup = Lookup(self._records.files, x, p, c, b)
@@ -139,7 +147,7 @@ class Memory:
                 if held == ABSTAIN:
                     return Answer(ABSTAIN, None, met, "abstained", lattice)
                 # 2. inherit the class; what lies in a stored region need not be stored
-                axes = _largest_in_subset(x, p, holders)
+                axes = lookup.largest_inside(holders)
                 region = self._region(center, axes, p)
                 return Answer(held, region, met, "inherited", lattice)
 
@@ -158,7 +166,8 @@ class Memory:
                     break
             b = self._records.append(c, b, x)
             region = self._region(center, b, p)
-            return Answer(c, region, len(conflicts), _event(region, conflicts), lattice)
+            event = _event(region, conflicts, limited=fits < 1)
+            return Answer(c, region, len(conflicts), event, lattice)
 
     def __len__(self) -> int:
         """Number of stored regions and points."""
@@ -178,6 +187,12 @@ class Memory:
 
     def __exit__(self, *error):
         self.close()
+
+    def _fits(self, region: Region | None) -> float:
+        """The share of a region's axes that is no larger than `largest`."""
+        if region is None or self.largest is None:
+            return 1.0
+        return min(1.0, self.largest / region.proxy_radius)
 
     def _region(self, center: Tensor, axes: Tensor | None, p: int) -> Region | None:
         """The region of flat axes round an image; None where there are none."""
@@ -268,19 +283,9 @@ class Memory:
         )
 
 
-def _event(region: Region | None, conflicts: list[Stored]) -> str:
+def _event(region: Region | None, conflicts: list[Stored], *, limited: bool) -> str:
     if region is None:
         return "point"
-    return "shrunk" if conflicts else "kept"
-
-
-def _largest_in_subset(x: Tensor, p: int, holders: list[Stored]) -> Tensor | None:
-    """Axes of the largest region round x inside one of those that hold it; None where all are x."""
-    best = None
-    for file, row in holders:
-        if file.largest[row] > 0:
-            u, a = file.load([row], x)
-            axes = largest_inside(u, a, p)[0]
-            if best is None or axes.log().mean() > best.log().mean():
-                best = axes
-    return best
+    if conflicts:
+        return "shrunk"
+    return "limited" if limited else "kept"

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import re
 import shutil
 import signal
@@ -112,7 +113,7 @@ def contradictions(log, *, strict):
         if region is None:
             continue
         if (
-            answer.event in ("kept", "shrunk")
+            answer.event in ("kept", "limited", "shrunk")
             and not (region.axes <= certificate.region.axes).all()
         ):
             yield "a region larger than its certificate"
@@ -178,10 +179,11 @@ def test_the_promise_holds_over_10_000_queries(norm):
         n=st.sampled_from([1, 2, 3, 7]),
         strict=st.booleans(),
         shrink=st.sampled_from(["direction", "uniform"]),
+        largest=st.sampled_from([None, 0.3]),
         dtype=st.sampled_from([torch.float64, torch.float32]),
     )
-    def run(seed, n, strict, shrink, dtype):
-        with Memory(strict=strict, shrink=shrink) as m:
+    def run(seed, n, strict, shrink, largest, dtype):
+        with Memory(strict=strict, shrink=shrink, largest=largest) as m:
             log = play(m, np.random.default_rng(seed), n=n, norm=norm, count=100, dtype=dtype)
         assert list(contradictions(log, strict=strict)) == []
         QUERIES[norm] += len(log)
@@ -337,6 +339,26 @@ def test_a_query_in_the_margin_is_a_point():
     assert (point.prediction, point.event, point.region, point.conflicts) == (1, "point", None, 1)
     assert ask(m, 0, [1 + 3e-12, 0.0]).prediction == 1  # a duplicate has the answer of before
     assert ask(m, 2, [1.5, 0.0], 0.6).region.radius < 0.5
+
+
+def test_no_region_is_larger_than_the_largest():
+    m = Memory(largest=1.5)
+    limited = ask(m, 0, [0.0, 0.0], [1.0, 9.0])
+    assert (limited.event, limited.conflicts) == ("limited", 0)
+    assert limited.region.axes.tolist() == pytest.approx([0.5, 4.5])
+    assert limited.region.proxy_radius == pytest.approx(1.5)
+    kept = ask(m, 1, [3.0, 0.0], [1.0, 2.0])
+    assert (kept.event, kept.region.axes.tolist()) == ("kept", [1.0, 2.0])
+    shrunk = ask(m, 2, [5.0, 0.0], [9.0, 9.0])
+    assert (shrunk.event, shrunk.region.axes.tolist()) == ("shrunk", pytest.approx([1.0, 1.5]))
+    # what is left out is free for others
+    assert ask(m, 1, [0.0, 6.0]).event == "kept"
+
+
+@pytest.mark.parametrize("largest", [0.0, -1.0, math.nan, math.inf])
+def test_a_largest_region_that_is_none_is_refused(largest):
+    with pytest.raises(ValueError, match="largest must be a proxy radius > 0 or None"):
+        Memory(largest=largest)
 
 
 def test_strict_and_lenient_abstention():

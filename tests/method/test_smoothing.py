@@ -20,9 +20,10 @@ from problems import (
 from scipy import stats
 
 from ancer.classifier import Classifier
+from ancer.confidence.looks import BLOCK
 from ancer.noise import LAWS, GaussianNoise, UniformNoise
-from ancer.smoothing import BLOCK, SmoothedClassifier
-from ancer.streams import ALONE, PURPOSES, _words, generator, unit_draws
+from ancer.smoothing import SmoothedClassifier
+from ancer.streams import ALONE, KEPT, PURPOSES, SharedDraws, _words, generator, unit_draws
 
 IMAGES = torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(0)) / 16
 THETA = 0.125 + IMAGES / 2  # one scale for each pixel
@@ -540,6 +541,22 @@ def test_a_stream_does_not_depend_on_the_threads_that_draw(threads, law, dtype, 
     for _ in range(2):
         one_by_one = [noise.unit(shape, generator=stream, dtype=dtype) for stream in streams[0]]
         assert torch.equal(unit_draws(noise, shape, streams[1], dtype), torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("shape", [(50, 3, 4, 4), (100, 3, 12, 12)])
+@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
+def test_a_shared_block_depends_on_its_number_alone(threads, shape, layout):
+    """Not on threads, which draw the next ones with it, on the order, nor on the layout."""
+    noise, device = GaussianNoise(1.0), torch.device("cpu")
+    about = (noise, shape, torch.float32, device, 0, "certify")
+    draws = SharedDraws(*about, getattr(torch, layout))
+    for number in (0, 1, 5, 2, 0, 9, 4):
+        stream = generator(0, "certify", number, device)
+        expected = noise.unit(shape, generator=stream, dtype=torch.float32)
+        assert torch.equal(draws([(7, number), (8, number)]), expected[None])
+        assert len(draws.kept) <= KEPT
+    both = draws([(7, 3), (8, 4)])
+    assert torch.equal(both[1], draws([(0, 4)])[0])
 
 
 def test_what_fails_in_a_thread_is_raised(threads):

@@ -96,6 +96,8 @@ def unknown_names(parameters: Parameters) -> Iterator[str]:
             value = getattr(holder, field) or []
             names = [value] if isinstance(value, str) else value
             yield from _absent(names, methods, f"{section}.{field}")
+    for noise in parameters.memory.largest:
+        yield from _refused("memory.largest", find, noise, LAWS, "noise")
     ablated = parameters.ablations.experiments
     yield from _absent(ablated, parameters.experiments, "ablations.experiments")
     for name, experiment in parameters.experiments.items():

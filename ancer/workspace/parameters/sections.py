@@ -127,6 +127,8 @@ class MemorySection(Section):
 
     methods: list[Name] | None = None
     """Methods to answer; where none are named, those whose theta depends on the image."""
+    largest: dict[str, Positive] = {}
+    """The proxy radius that no region exceeds, by noise: it leaves room to later images."""
 
 
 class Volumes(Section):

@@ -33,9 +33,18 @@ def answer_queries(experiment: Experiment) -> pd.DataFrame:
 
 def answers_of(experiment: Experiment, method: str) -> Iterator[tuple[Answer, Certificate, int]]:
     """What a memory answers to a method's certificates in dataset order; and the labels."""
-    with Memory(norm=experiment.norm, basis=experiment.basis(method)) as memory:
+    with memory_of(experiment, method) as memory:
         for certificate, label in certificates(experiment, method):
             yield memory.answer(certificate), certificate, label
+
+
+def memory_of(experiment: Experiment, method: str) -> Memory:
+    """An empty one for a method's certificates."""
+    return Memory(
+        norm=experiment.norm,
+        basis=experiment.basis(method),
+        largest=experiment.parameters.memory.largest.get(experiment.section.noise),
+    )
 
 
 def answered_methods(experiment: Experiment) -> list[str]:
