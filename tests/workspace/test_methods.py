@@ -9,6 +9,7 @@ from ancer.optimization.anisotropic import optimize_anisotropic
 from ancer.optimization.isotropic import optimize_isotropic
 from ancer.workspace.experiment import Profile
 from ancer.workspace.methods import COLORS, STYLES, Method
+from ancer.workspace.stages import statistics
 
 HERE = __name__
 
@@ -228,3 +229,19 @@ def test_a_function_that_returns_no_theta_is_named_with_its_method(returned, pro
     message = rf"method own: {HERE}\.choose\.<locals>\.mine must return theta: {problem}"
     with pytest.raises(ValueError, match=message):
         choose(returned)
+
+
+# --- the best of several
+
+
+def test_statistics_leave_out_experiments_without_a_best(tmp_path):
+    """They stood in the way of the whole stage, after hours of certification."""
+    values = parameters()
+    for experiment in values["experiments"].values():
+        experiment["methods"] = ["fixed", "isotropic"]
+    profile = Profile.open(write_parameters(tmp_path, values), stage="statistics")
+    ratios, reported = statistics.against_baseline(profile)
+    assert (ratios, len(reported), len(statistics.reports(profile))) == ({}, 0, 0)
+    values["experiments"]["digits-l2-05"]["methods"] = None
+    profile = Profile.open(write_parameters(tmp_path, values), stage="statistics")
+    assert [name for name, _, _ in statistics._with_best(profile)] == ["digits-l2-05"]

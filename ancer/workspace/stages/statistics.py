@@ -1,6 +1,6 @@
 """The statistics stage: three guarantees of certificates, shown by experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +17,7 @@ from ancer.noise import Noise, gap_of
 from ancer.selection import REPORTS, certify_best
 from ancer.stopping import Grid, Hopeless, Improvement, Target
 from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.methods import Method
 
 LOOK_EVERY = 100  # draws between two looks at a bound that must not be looked at
 
@@ -113,14 +114,15 @@ def against_baseline(
     """Proxy radii over that of the baseline of `best_of` at its own share of alpha.
 
     By experiment and method, for the images that the baseline certifies, recomputed from the same
-    votes; and a line an experiment of what was reported.
+    votes; and a line an experiment of what was reported. Experiments without `best_of` are left
+    out.
     """
     ratios: dict[str, dict[str, np.ndarray]] = {}
     lines = []
     certify_section = profile.parameters.certify
-    for name, experiment in profile.experiments.items():
-        best = _best_method(experiment)
-        shares = experiment.methods[best].best_of or {}
+    for name, experiment, method in _with_best(profile):
+        best = method.name
+        shares = method.best_of or {}
         baseline_name = next(iter(shares))
         rows = experiment.rows()
         by_method = dict(list(rows.set_index("idx").groupby("method")))
@@ -135,13 +137,13 @@ def against_baseline(
         certified = baseline > 0
         # 2. the others against it
         ratios[name] = {}
-        line: dict[str, object] = {"experiment": name}
-        for method in experiment.certified_methods:
-            if method.name != baseline_name:
-                ratio = by_method[method.name]["proxy_radius"] / baseline
+        line: dict[str, object] = {}
+        for other in experiment.certified_methods:
+            if other.name != baseline_name:
+                ratio = by_method[other.name]["proxy_radius"] / baseline
                 certain = ratio[certified].to_numpy()
-                ratios[name][method.name] = certain
-                line[f"{method.name} below {baseline_name}"] = int((certain < 1 - 1e-6).sum())
+                ratios[name][other.name] = certain
+                line[f"{other.name} below {baseline_name}"] = int((certain < 1 - 1e-6).sum())
         # 3. what was reported, and what it took
         reported = by_method[best]
         for candidate in shares:
@@ -150,25 +152,27 @@ def against_baseline(
         line[f"draws of {best}"] = reported["draws"].mean()
         line["draws of all candidates"] = len(shares) * (certify_section.n0 + certify_section.n)
         lines.append(line)
-    return ratios, pd.DataFrame(lines)
+    return ratios, pd.DataFrame(lines, index=pd.Index(list(ratios), name="experiment"))
 
 
-def _best_method(experiment: Experiment) -> str:
-    for method in experiment.certified_methods:
-        if method.best_of is not None:
-            return method.name
-    raise ValueError(
-        f"experiment {experiment.name} certifies no method with best_of: add one to methods"
-    )
+def _with_best(profile: Profile) -> Iterator[tuple[str, Experiment, Method]]:
+    """The experiments that certify a method with best_of, each with the first of them."""
+    for name, experiment in profile.experiments.items():
+        best = [method for method in experiment.certified_methods if method.best_of is not None]
+        if best:
+            yield name, experiment, best[0]
 
 
 def reports(profile: Profile) -> pd.DataFrame:
-    """Mean radii and draws of the first images, by what `certify_best` may report."""
+    """Mean radii and draws of the first images, by what `certify_best` may report.
+
+    Experiments without `best_of` are left out.
+    """
     parameters = profile.parameters
     lines = []
-    for name, experiment in profile.experiments.items():
+    for name, experiment, method in _with_best(profile):
         data, noises = _subject(experiment)
-        shares = experiment.methods[_best_method(experiment)].best_of or {}
+        shares = method.best_of or {}
         for report in REPORTS:
             found = certify_best(
                 experiment.classifier,
