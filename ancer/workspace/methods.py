@@ -183,7 +183,8 @@ def methods_of(parameters: Parameters) -> Methods:
             images=section.images,
             classes=section.classes,
             color=COLORS[position % len(COLORS)],
-            style=STYLES[position % len(STYLES)],
+            # those of a colour differ in it
+            style=STYLES[(position + position // len(COLORS)) % len(STYLES)],
             **_theta_and_options(name, section, planned),
         )
     _check_best_of(found)

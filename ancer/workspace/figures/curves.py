@@ -49,8 +49,9 @@ def _panels(
         section = experiment.section
         ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
         ax.grid(alpha=0.25, linewidth=0.5)
+    for ax in axes[::2]:
+        ax.set_ylabel(ylabel)
     figure.supxlabel(xlabel, fontsize=9)
-    figure.supylabel(ylabel, fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
@@ -151,8 +152,8 @@ def in_order(
         ax.set(yscale=yscale, title=title)
         ax.set_ylim(bottom=min(0, ax.dataLim.y0))
         ax.grid(alpha=0.25, linewidth=0.5)
+    axes[0, 0].set_ylabel(ylabel)
     figure.supxlabel("share of images", fontsize=9)
-    figure.supylabel(ylabel, fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
