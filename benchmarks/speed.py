@@ -2,7 +2,7 @@
 
     make speed                                               # both, with the pipeline's settings
     python benchmarks/speed.py digits [images] [published]   # run `dvc repro` first
-    python benchmarks/speed.py cifar10 [images] [published]  # trains a ResNet-20 first, 10 minutes
+    python benchmarks/speed.py cifar10 [images] [published]
 
 The published isotropic optimizer takes seconds (digits) to minutes (CIFAR-10) an image: it runs on
 the first `published` images, and every comparison with it is on those. Sections:
@@ -15,8 +15,8 @@ e. growth with images and draws, peak memory.
 The published code and ART get the network as their authors run it, float32 and contiguous; the
 published code gets probabilities, and batches of 1,000 to certify. "default process" is without our
 process settings (memory, threads; `cluster.PROCESS`), as their users run them: the published code
-on a quarter of those images, ART on all. Ours runs as a user of this machine would choose (see
-CASES).
+on a quarter of those images, ART on all. Ours runs as the profile says, with the network that is
+there (`dvc --cd profiles/cifar10 pull train@cifar10-gaussian-025`).
 """
 
 import json
@@ -39,19 +39,17 @@ from ancer import (
     ABSTAIN,
     Classifier,
     GaussianNoise,
-    Recipe,
     Region,
     certify,
     optimize_anisotropic,
     optimize_isotropic,
-    train,
 )
 from ancer.bases import basis_named
+from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load
 from ancer.evaluation.arithmetic import machine
-from ancer.models import checkpoints
-from ancer.models.networks import build
 from ancer.workspace.cluster import PROCESS
+from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables import measures
 
 ROOT = Path(__file__).parents[1]
@@ -60,16 +58,13 @@ SEED = 0
 SIGMA = 0.25
 LAW = GaussianNoise
 # n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the
-# published ones take, its evaluate on top of the other
+# published ones take, its evaluate on top of the experiment's
 CASES = {
     "digits": {
+        "experiment": ("digits-l2-025", "."),
         "n": 10_000,
         "draws": 10_000,
-        "lattice": 1 / 16,
         "basis": "dct8",
-        "evaluate": {"batch_size": 1_024},
-        "search": {},
-        "ascent": {},
         "quick": {
             "n": 1_500,
             "evaluate": {"dtype": "bfloat16"},
@@ -84,24 +79,10 @@ CASES = {
         },
     },
     "cifar10": {
+        "experiment": ("cifar10-gaussian-025", "profiles/cifar10"),
         "n": 4_000,
         "draws": 500,
-        "lattice": 1 / 255,
         "basis": "dct8+means+colours",
-        "evaluate": {
-            "dtype": "bfloat16",
-            "memory_format": "channels_last",
-            "batch_size": 200,
-            "fold": True,
-        },
-        "search": {"draws": 100},
-        "ascent": {
-            "iterations": 50,
-            "step": 0.5,
-            "window": 3,
-            "search_draws": 100,
-            "tolerance": 0.0,
-        },
         "quick": {
             "n": 1_000,
             "evaluate": {},
@@ -127,39 +108,19 @@ class Probabilities(nn.Module):
         return self.module(x).softmax(dim=1)
 
 
-def problem(case: str, images: int) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """The trained network, `images` test images and their labels."""
-    if case == "digits":
-        data = load("digits", images=images)
-        network = checkpoints.load(ROOT / "data/checkpoints/digits-l2-025.safetensors")
-        return network, data.images, data.labels
-    archive, checkpoint = (
-        "../shared/cifar10/cifar10-jpeg.tar.xz",
-        ROOT / ".build/resnet20.safetensors",
-    )
-    data = load(archive, ROOT, images=images, every=10_000 // images)
-    if not checkpoint.exists():
-        torch.manual_seed(SEED)
-        shown = load(archive, ROOT, split="train")
-        network = build("resnet20", 10).to(memory_format=torch.channels_last)
-        schedule = {"epochs": 6, "batch_size": 128, "lr": 0.003}
-        train(
-            network,
-            shown.images,
-            shown.labels,
-            LAW(SIGMA),
-            Recipe(**schedule),
-            seed=SEED,
-            progress=lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.3f}", flush=True),
-        )
-        checkpoints.save(
-            checkpoint,
-            network,
-            arch="resnet20",
-            classes=10,
-            provenance={"sigma": SIGMA, **schedule},
-        )
-    return checkpoints.load(checkpoint), data.images, data.labels
+def problem(name: str, images: int) -> tuple[dict, nn.Module, Dataset]:
+    """A case with the settings of its experiment, the trained network and `images` test images."""
+    case = CASES[name]
+    experiment, profile = case["experiment"]
+    e = Experiment.open(experiment, profile=ROOT / profile)
+    every = 10_000 // images if name == "cifar10" else 1
+    data = load(e.section.dataset, ROOT / profile, images=images, every=every)
+    options = {}
+    for what, method in (("search", "isotropic"), ("ascent", "anisotropic")):
+        given = e.methods[method].options
+        options[what] = {key: given[key] for key in given if key not in ("n", "alpha")}
+    settings = {"evaluate": e.parameters.evaluate.model_dump(), "lattice": e.lattice}
+    return case | settings | options, e.network(), data
 
 
 def line(
@@ -455,8 +416,8 @@ def growth(name: str, f, x, n: int) -> dict:
 
 
 def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
-    case = CASES[name]
-    network, x, labels = problem(name, images)
+    case, network, data = problem(name, images)
+    x, labels = data.images, data.labels
     f = Classifier(network, **case["evaluate"])
     fast = Classifier(network, **(case["evaluate"] | case["quick"]["evaluate"]))
     float32 = Classifier(network).module  # frozen and in eval mode, for the others
@@ -481,14 +442,15 @@ def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
 if __name__ == "__main__":
     arguments = [int(a) if a.isdigit() else a for a in sys.argv[1:]]
     if arguments[:1] == ["peak"]:
-        network, x, _ = problem(arguments[1], 4)
-        f = Classifier(network, **CASES[arguments[1]]["evaluate"])
-        certify(f, x, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
+        case, network, data = problem(arguments[1], 4)
+        f = Classifier(network, **case["evaluate"])
+        certify(f, data.images, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     elif arguments[:1] in (["published"], ["art"]):
-        what, case, images, first = arguments
-        network, x, labels = problem(case, images)
-        network, few = Classifier(network).module, (x[:first], labels[:first], CASES[case]["n"])
+        what, name, images, first = arguments
+        case, network, data = problem(name, images)
+        network = Classifier(network).module
+        few = data.images[:first], data.labels[:first], case["n"]
         if what == "art":
             lines = [art(network, *few)]
         else:
