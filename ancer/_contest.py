@@ -9,8 +9,8 @@ from torch import Tensor
 from ancer.certificate import Certificate
 from ancer.certification import Counted, certificates
 from ancer.confidence.looks import Always, Bounds, Looks
-from ancer.noise import Noise, gap_of
-from ancer.queries import Queries
+from ancer.noise import Noise
+from ancer.queries import Queries, gap_of_votes
 from ancer.regions.region import ABSTAIN
 from ancer.stopping import Tally, likely_gap
 
@@ -62,8 +62,9 @@ class Contest:
             # votes of n draws at the same shares, half a vote added to each
             expected = (ranked + 0.5) / (n0 + 1) * self.end.n
             rival = expected[:, 1:2].sum(axis=1)  # 0 where there is one class only
-            bounds = self.end.bounds(expected[:, 0], rival, self.end.n, self.levels[k], self.of)
-            promises[k] = np.maximum(gap_of(self.law, *bounds), 0) * queries.theta_gmean
+            about = (self.end.n, self.levels[k], self.of)
+            gap = gap_of_votes(self.law, expected[:, 0], rival, *about)
+            promises[k] = gap * queries.theta_gmean
         return promises
 
     def needed(self, report: str, turn: np.ndarray) -> np.ndarray:

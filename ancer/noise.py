@@ -275,11 +275,6 @@ def gap_of(law: Noise, p_a: np.ndarray, p_b: np.ndarray | None = None) -> np.nda
     return law.gap(torch.tensor(p_a, dtype=torch.float64), others).numpy()
 
 
-def probability_of(law: Noise, gap: np.ndarray) -> np.ndarray:
-    """`law.probability` of an array, in float64."""
-    return law.probability(torch.tensor(gap, dtype=torch.float64)).numpy()
-
-
 def positive(scale: float | Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """`scale` as a floating tensor, of `dtype` if given; ValueError unless > 0 and finite there."""
     given = torch.as_tensor(scale).detach()

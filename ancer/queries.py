@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ancer.classifier import Classifier, Evaluation
-from ancer.confidence.looks import BLOCK, Bounds
+from ancer.confidence.looks import BLOCK, Bounds, Looks
 from ancer.noise import Noise, gap_of, positive
 from ancer.streams import Draws, OwnDraws, SharedDraws, laid_out
 
@@ -211,6 +211,22 @@ class Stream:
             return copies
         # always so many at once: what one becomes hangs on nothing but its place in the block
         return torch.stack([queries.law.basis.back(block) for block in copies])
+
+
+def gap_of_votes(
+    law: Noise,
+    count: np.ndarray,
+    rival: np.ndarray,
+    n: int,
+    alpha: np.ndarray | float,
+    classes: str,
+) -> np.ndarray:
+    """The gap that votes of n draws, looked at once, certify; 0 where they certify none.
+
+    count, rival, alpha, classes: as of `Looks.bounds`.
+    """
+    bounds = Looks.once(n).bounds(count, rival, n, alpha, classes)
+    return np.maximum(gap_of(law, *bounds), 0)
 
 
 def _one_hot(outputs: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def against_bare(
         with Stopwatch() as watch:
             smoothed.counts(x, n, seed=SEED, purpose="certify")
             wait()
-        votes = len(x) * n
-        pairs.append((bare(f, tuple(x.shape[1:]), votes), votes / watch.seconds))
+        rows = len(x) * n
+        pairs.append((bare(f, tuple(x.shape[1:]), rows), rows / watch.seconds))
     forward, votes = np.array(pairs[1:]).T  # the first warms up
     return {
         "bare forward [1/s]": np.median(forward),

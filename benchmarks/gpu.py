@@ -28,10 +28,10 @@ from ancer.models.networks import build
 ROOT = Path(__file__).parents[1]
 FAST = {"dtype": "bfloat16", "memory_format": "channels_last", "fold": True}
 # architecture, shape, rows of a batch, draws of an image
-NETWORKS = {
-    "resnet18, 32x32": ("resnet18", (3, 32, 32), 4000, 20_000),
-    "torchvision:resnet50, 224x224": ("torchvision:resnet50", (3, 224, 224), 250, 2_000),
-}
+NETWORKS = [
+    ("resnet18", (3, 32, 32), 4000, 20_000),
+    ("torchvision:resnet50", (3, 224, 224), 250, 2_000),
+]
 BASIS = "dct8+means+colours"
 ROUNDS = 5
 
@@ -81,7 +81,7 @@ def main(images: int = 4) -> None:
         sys.exit("benchmarks/gpu.py needs CUDA: torch.cuda.is_available() is False here")
     about = machine(torch.device("cuda"))
     record: dict = {**about, "votes": [], "published": against_published(images)}
-    for arch, shape, batch, n in NETWORKS.values():
+    for arch, shape, batch, n in NETWORKS:
         record["votes"] += votes_against_forward(arch, shape, batch, n)
     for part in ("votes", "published"):
         print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")

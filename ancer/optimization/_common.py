@@ -95,10 +95,14 @@ class PlannedGap:
 
     def __call__(self, probabilities: Tensor, classes: Tensor) -> Tensor:
         """Of probabilities (B, K) and classes (B, 1): (B,), differentiable."""
-        p_a = probabilities.gather(1, classes)[:, 0]
-        p_b = probabilities.scatter(1, classes, 0.0).amax(dim=1)
+        p_a, p_b = of_class_and_rival(probabilities, classes)
         p_a = p_a.clamp(LEAST_PROBABILITY, self.largest)
         return self.noise.gap(p_a, p_b.clamp(self.least, 1 - LEAST_PROBABILITY))
+
+
+def of_class_and_rival(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of values (B, K) >= 0, those of classes (B, 1), and the largest of another: (B,) each."""
+    return values.gather(1, classes)[:, 0], values.scatter(1, classes, 0).amax(dim=1)
 
 
 def isotropic_start(noise: Noise, x: Tensor) -> Tensor:

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.confidence.looks import Looks
-from ancer.noise import gap_of
-from ancer.queries import Queries
+from ancer.optimization._common import of_class_and_rival
+from ancer.queries import Queries, gap_of_votes
 
 WIDTH = 0.2  # of the kernel over log scale that smooths the votes
 AROUND = 5  # scales round the best that get all draws
@@ -39,9 +37,8 @@ def radii_by_scale(
 
     def radii(shares: Tensor) -> Tensor:
         count, rival = shares.numpy() * n
-        bounds = Looks.once(n).bounds(count, rival, np.array(n), alpha, "two")
-        gap = torch.from_numpy(gap_of(queries.law, *bounds)).clamp(min=0)
-        return kernel @ (scales[:, None] * gap)
+        gap = gap_of_votes(queries.law, count, rival, n, alpha, "two")
+        return kernel @ (scales[:, None] * torch.from_numpy(gap))
 
     log_scales = scales.log()
     squares = (log_scales[:, None] - log_scales) ** 2
@@ -72,6 +69,4 @@ def _shares(queries: Queries, anchor: Tensor, scale: Tensor, draws: int, seed: i
     """
     theta = queries.theta * queries.per_image(scale.to(queries.theta))
     votes = queries.scaled(theta).counts(draws, seed=seed, purpose="search")
-    count = votes.gather(1, anchor)[:, 0]
-    rival = votes.scatter(1, anchor, 0).amax(dim=1)
-    return torch.stack([count, rival]).add(0.5).double() / (draws + 1)
+    return torch.stack(of_class_and_rival(votes, anchor)).add(0.5).double() / (draws + 1)

@@ -345,29 +345,12 @@ def test_hopeless_abstains_early_where_the_radius_is_out_of_reach(law):
     A share alpha may err, here none of 50 does.
     """
     x = CENTER.expand(50, 2)
-    tie = certify(
-        fast(HalfSpace(torch.tensor([0.0, 1.0]), 0.0)),
-        x,
-        LAWS[law](0.5),
-        n=50_000,
-        alpha=1e-6,
-        seed=0,
-        stop=Hopeless(radius=0.15),
-        looks="always",
-        shared=False,
-    )
+    budget = {"n": 50_000, "alpha": 1e-6, "seed": 0, "shared": False}
+    rule = {"stop": Hopeless(radius=0.15), "looks": "always"}
+    half = fast(HalfSpace(torch.tensor([0.0, 1.0]), 0.0))
+    tie = certify(half, x, LAWS[law](0.5), **budget, **rule)
     assert {c.prediction for c in tie} == {ABSTAIN} and max(c.n for c in tie) < 5000
-    ten = certify(
-        classes([0.1] * 10),
-        x,
-        UniformNoise(0.5),
-        n=50_000,
-        alpha=1e-6,
-        seed=0,
-        stop=Hopeless(radius=0.15),
-        looks="always",
-        shared=False,
-    )
+    ten = certify(classes([0.1] * 10), x, UniformNoise(0.5), **budget, **rule)
     assert {c.prediction for c in ten} == {ABSTAIN} and max(c.n for c in ten) < 1000
     assert all(c.radius == 0 and c.p_a_lower <= 0.5 for c in tie + ten)
 

@@ -13,7 +13,8 @@ from ancer.certification import certify
 from ancer.confidence.bounds import crossing_probability, log_e_value
 from ancer.confidence.looks import Looks
 from ancer.datasets.dataset import Dataset
-from ancer.noise import Noise, gap_of
+from ancer.noise import Noise
+from ancer.queries import gap_of_votes
 from ancer.selection import REPORTS, certify_best
 from ancer.stopping import Grid, Hopeless, Improvement, Target
 from ancer.workspace.experiment import Experiment, Profile
@@ -130,9 +131,8 @@ def against_baseline(
         fixed = by_method[baseline_name]
         level = certify_section.alpha * shares[baseline_name]
         count, rival = fixed[["count", "rival"]].to_numpy().T
-        plan = Looks.once(certify_section.n)
-        bounds = plan.bounds(count, rival, plan.n, level, certify_section.classes)
-        gap = np.maximum(gap_of(experiment.law.with_theta(1.0), *bounds), 0)
+        about = (certify_section.n, level, certify_section.classes)
+        gap = gap_of_votes(experiment.law, count, rival, *about)
         baseline = fixed["theta_gmean"] * gap
         certified = baseline > 0
         # 2. the others against it

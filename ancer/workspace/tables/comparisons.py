@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
-from ancer.confidence.looks import CLASSES, Looks
-from ancer.noise import Noise, gap_of
+from ancer.confidence.looks import CLASSES
+from ancer.noise import Noise
+from ancer.queries import gap_of_votes
 from ancer.workspace.experiment import Profile
 from ancer.workspace.methods import Methods
 from ancer.workspace.store.timing import read_seconds
@@ -63,10 +63,9 @@ def classes_table(profile: Profile) -> pd.DataFrame:
 
 def _bounding(rows: pd.DataFrame, law: Noise, classes: str) -> pd.DataFrame:
     """Rows as they would be if certificates bounded so many classes."""
-    n = rows["n"].to_numpy()
-    count, rival = rows["count"].to_numpy(), rows["rival"].to_numpy()
-    bounds = Looks.once(int(n.max())).bounds(count, rival, n, rows["alpha"].to_numpy(), classes)
-    gap = np.maximum(gap_of(law, *bounds), 0)
+    count, rival = rows[["count", "rival"]].to_numpy().T
+    n = int(rows["n"].max())  # of all: no rule stopped
+    gap = gap_of_votes(law, count, rival, n, rows["alpha"].to_numpy(), classes)
     correct = ((rows["chosen"] == rows["label"]) & (gap > 0)).astype(int)
     sizes = {"radius": gap * rows["theta_min"], "proxy_radius": gap * rows["theta_gmean"]}
     return rows.assign(correct=correct, gap=gap, **sizes)
