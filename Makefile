@@ -1,4 +1,5 @@
 # make         everything from nothing: environment, then the default profile's tables and figures
+# make report  the committed tables, figures and rows as pages for a browser: seconds, computes nothing
 # make test    environment, then linting, types and tests
 # make speed   against the published code and ART (after `make`; benchmarks/speed.py)
 # make gpu     the tests and measurements that need CUDA (benchmarks/gpu.py)
@@ -13,7 +14,7 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
-.PHONY: all test speed gpu
+.PHONY: all report test speed gpu
 .DELETE_ON_ERROR:
 
 # The committed results are there to be read; the first `make` in a clone removes them, so that all
@@ -26,11 +27,14 @@ all: .venv/.installed
 	@cat results/timing/T4.md; echo
 	@echo "All of it to be read in a browser: results/report/index.html"
 
+report: .venv/.installed
+	ancer report
+
 test: .venv/.tested
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --no-loadscope-reorder
 
 gpu: .venv/.tested
 	@python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
@@ -49,10 +53,14 @@ speed: .venv/.installed
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml requirements.lock
-	pip install -q -c requirements.lock -e '.[explore]'
+	pip install -q -c requirements.lock -e '.[workspace,explore]'
 	ln -sf "$(CURDIR)/jupyter_lab_config.py" .venv/etc/jupyter/
+	mkdir -p .venv/etc/jupyter/labconfig
+	ln -sf "$(CURDIR)/jupyter_lab_settings.json" \
+	  .venv/etc/jupyter/labconfig/default_setting_overrides.json
+	-git config filter.notebooks.clean '.venv/bin/ancer strip -'
 	touch $@
 
 .venv/.tested: .venv/.installed
-	pip install -q -c requirements.lock -e '.[test,dask,explore]'
+	pip install -q -c requirements.lock -e '.[workspace,test,dask,explore,imagenet,diffusers]'
 	touch $@

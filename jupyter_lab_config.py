@@ -1,6 +1,8 @@
 """How JupyterLab starts here.
 
-`make` links this into its environment; elsewhere: jupyter lab --config=<this file>.
+`make` links this into its environment, and jupyter_lab_settings.json as
+labconfig/default_setting_overrides.json (no question about news); elsewhere: jupyter lab
+--config=<this file>.
 """
 
 import glob

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.certificate import Certificate
-from ancer.certification import Counted, certificates
+from ancer.certificates.many import Certificates
+from ancer.certification import Counted, certificates, counted_all
 from ancer.confidence.looks import Always, Bounds, Looks
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.queries import Queries, gap_of_votes
 from ancer.regions.region import ABSTAIN
 from ancer.stopping import Tally, likely_gap
@@ -129,6 +129,20 @@ class Contest:
         gap = torch.from_numpy(np.maximum(self.gap[at], 0))
         self.axes[at] = theta * queries.per_image(gap)
 
+    def count_all(self) -> None:
+        """Count every candidate of a deterministic law to its end."""
+        found = list(map(counted_all, self.queries))
+        self.votes = np.stack([counted.votes for counted in found])
+        for k, counted in enumerate(found):
+            queries = self.queries[k]
+            self.classes[k] = counted.classes
+            self.draws[k] = counted.draws
+            self.lower[k] = counted.bounds.lower
+            self.upper[k] = counted.bounds.upper
+            self.gap[k] = counted.gap
+            gap = torch.from_numpy(np.maximum(counted.gap, 0))
+            self.axes[k] = queries.theta.double().cpu() * queries.per_image(gap)
+
     def _theta(self, turn: np.ndarray) -> Tensor:
         """Scales of candidate turn[i] round image i, in float64, like the images."""
         shape = self.queries[0].x.shape[1:]
@@ -150,7 +164,7 @@ class Contest:
             kept[(certified[k] != ABSTAIN) & better] = k
         return kept
 
-    def certificates(self) -> list[list[Certificate]]:
+    def certificates(self) -> list[Certificates]:
         """Of each candidate, one an image."""
         found = []
         for k, queries in enumerate(self.queries):

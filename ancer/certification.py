@@ -8,15 +8,16 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
+from ancer.certificates.many import Certificates
 from ancer.classifier import Classifier, Evaluation
-from ancer.confidence.bounds import clopper_pearson
-from ancer.confidence.looks import CLASSES, Always, Bounds, Looks, Plan
-from ancer.noise import Noise
+from ancer.confidence.budget import check_budget, check_whole
+from ancer.confidence.looks import Always, Bounds, Looks, Plan, exact_bounds
+from ancer.noise.law import Noise
 from ancer.queries import Queries
 from ancer.regions.region import ABSTAIN
 from ancer.smoothing import SmoothedClassifier
-from ancer.stopping import Rule, Running, Tally
+from ancer.stopping import Rule, Running, Tally, as_rules, asked
 
 LOOKS: Mapping[str, Callable[[int], Plan]] = {"planned": Looks.doubling, "always": Always}
 
@@ -40,9 +41,9 @@ def certify(
     x: Tensor,
     noise: Noise,
     *,
-    n: int,
-    alpha: float,
-    seed: int,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    seed: int = 0,
     n0: int = 100,
     classes: str = "two",
     stop: Rule | Sequence[Rule] | None = None,
@@ -51,7 +52,7 @@ def certify(
     exact: bool = False,
     lattice: float = 1 / 255,
     indices: Sequence[int] | None = None,
-) -> list[Certificate]:
+) -> Certificates:
     """Certify the smoothed classifier around each image of x (B, ...), pixels in [0, 1].
 
     For each image, separately: with probability at least 1 - alpha over the draws, either the
@@ -64,8 +65,13 @@ def certify(
     many seeds, and to report what came out largest is to choose after seeing, and fails more often
     than alpha. `certify_best` chooses among several at alpha together.
 
+    Under `SplittingNoise` nothing is left to chance: all of its draws are counted, their number is
+    the certificate's n, and its alpha is 0. n, n0, alpha, classes, seed, stop, looks and shared
+    then change nothing, and exact is so anyway.
+
     noise: theta one number, (B,) or (B, *x.shape[1:]), of the coordinates in its basis. indices:
-    the images' numbers in their data set.
+    the images' numbers in their data set. n, n0, alpha: as Cohen et al. and the paper have them,
+    unless given.
 
     n0 draws choose the class; n others, fixed beforehand, bound its probability (Clopper-Pearson).
     classes: "two" bounds that of the runner-up too, from the same draws (.9 and .1 of alpha): where
@@ -102,13 +108,28 @@ def certify(
         True
     """
     check_budget(n, n0, alpha, classes)
-    rules = _rules(stop)
+    rules = as_rules(stop)
+    check_whole(seed=seed)
     plan = plan_of(n, bool(rules), looks)
     step = lattice if exact else None
     smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
     queries = smoothed.queries(x, indices)
+    if noise.deterministic:
+        return certificates(queries, counted_all(queries), alpha=0.0)
     counted = _counted(queries, plan, rules, n0, alpha, classes, seed)
     return certificates(queries, counted, alpha)
+
+
+def counted_all(queries: Queries) -> Counted:
+    """All draws of a deterministic law, counted: the bounds are the probabilities themselves."""
+    ticks = queries.ticks
+    votes = queries.stream(seed=0, purpose="certify").counts(ticks)
+    top, classes = votes.topk(min(2, votes.shape[1]), dim=1)
+    count = top[:, 0].numpy()
+    rival = top[:, 1:].sum(dim=1).numpy()
+    draws = np.array(ticks)
+    bounds = exact_bounds(count, rival, draws)
+    return Counted(classes[:, 0].numpy(), votes.numpy(), draws, bounds, queries.gap(bounds))
 
 
 def _counted(
@@ -153,7 +174,7 @@ def _counted(
                 theta_min=queries.theta_min[images],
                 theta_gmean=queries.theta_gmean[images],
             )
-            stopped |= rule(running)
+            stopped |= asked(rule, running)
         tally.stop(stopped)
     return Counted(chosen, tally.all_votes(), tally.drawn, Bounds(lower, upper), gap)
 
@@ -168,27 +189,7 @@ def plan_of(n: int, early: bool, looks: str) -> Plan:
     return LOOKS[looks](n) if early else Looks.once(n)
 
 
-def _rules(stop: Rule | Sequence[Rule] | None) -> list[Rule]:
-    if stop is None:
-        return []
-    rules = list(stop) if isinstance(stop, Sequence) else [stop]
-    if not rules or not all(callable(rule) and not isinstance(rule, type) for rule in rules):
-        raise ValueError(
-            f"stop must be a rule such as Improvement(0.05), or several, found {stop!r}"
-        )
-    return rules
-
-
-def check_budget(n: int, n0: int, alpha: float, classes: str) -> None:
-    """Raise ValueError unless n >= 1, n0 >= 1, 0 < alpha < 1, and classes is one or two."""
-    clopper_pearson(0, n, alpha)
-    if n0 < 1:
-        raise ValueError(f"n0 must be >= 1, found {n0}")
-    if classes not in CLASSES:
-        raise ValueError(f"classes must be one of {', '.join(CLASSES)}, found {classes!r}")
-
-
-def certificates(queries: Queries, counted: Counted, alpha: float) -> list[Certificate]:
+def certificates(queries: Queries, counted: Counted, alpha: float) -> Certificates:
     """One certificate an image; it abstains where the gap is not > 0."""
     certified = counted.gap > 0
     lower, upper = counted.bounds
@@ -215,7 +216,7 @@ def certificates(queries: Queries, counted: Counted, alpha: float) -> list[Certi
             basis=queries.law.basis,
         )
         found.append(certificate)
-    return found
+    return Certificates(found)
 
 
 def predict(
@@ -223,9 +224,9 @@ def predict(
     x: Tensor,
     noise: Noise,
     *,
-    n: int,
-    alpha: float,
-    seed: int,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    seed: int = 0,
     shared: bool = True,
     exact: bool = False,
     lattice: float = 1 / 255,
@@ -238,14 +239,21 @@ def predict(
     et al. 2019, proposition 2: a two-sided binomial test of the two most frequent classes).
 
     shared, exact, lattice: as in `certify`; with exact, 1 - alpha is less by at most n times the
-    noise's slack.
+    noise's slack. Under `SplittingNoise` all draws are counted: the answer is argmax g(x), or
+    ABSTAIN where classes tie, with certainty.
     evaluation: of the certificates that the answers rely on: a certificate is for one model in one
     arithmetic, and another is refused (ValueError). Both run with the same deterministic kernels
     and the same number of rows in every pass.
 
     Raises ValueError, before any work, on arguments outside their domain.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
+        >>> predict(nn.Identity(), x, GaussianNoise(0.25), n=1000).tolist()
+        [0, -1]
     """
-    clopper_pearson(0, n, alpha)  # the domains of n and alpha
+    check_budget(n, 1, alpha, "two")
+    check_whole(seed=seed)
     step = lattice if exact else None
     smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
     queries = smoothed.queries(x, indices)
@@ -254,6 +262,9 @@ def predict(
             "the certificates are of another evaluation: "
             f"{_differences(queries.evaluation, evaluation)}: evaluate as they were"
         )
+    if noise.deterministic:
+        counted = counted_all(queries)
+        return torch.from_numpy(np.where(counted.gap > 0, counted.classes, ABSTAIN))
     counts = queries.counts(n, seed=seed, purpose="predict")
     top, classes = counts.topk(min(2, counts.shape[1]), dim=1)
     answers = torch.full((len(x),), ABSTAIN)

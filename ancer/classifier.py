@@ -2,17 +2,29 @@
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from ancer.confidence.budget import check_whole
 from ancer.evaluation.arithmetic import enough_memory, fixed_arithmetic, machine
 from ancer.evaluation.identity import identity_of
 from ancer.evaluation.one_image import check_one_image
+from ancer.evaluation.outputs import (
+    are_probabilities,
+    check_module,
+    check_probabilities,
+    check_shape,
+    explained,
+)
+
+FIX = "radii are in these units, so put normalisation inside the model"
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,14 @@ class Classifier:
     ):
         if outputs not in ("logits", "probabilities"):
             raise ValueError(f"outputs must be 'logits' or 'probabilities', found {outputs!r}")
+        check_whole(batch_size=batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, found {batch_size}")
         self.outputs = outputs
         self.batch_size = batch_size
         self.dtype = dtype_of(dtype)
         self.memory_format = memory_format_of(memory_format)
+        check_module(module)
         with torch.inference_mode(False):  # so that its own copy can be searched with gradients
             self.module = copy.deepcopy(module).eval().requires_grad_(False)
         if fold:
@@ -85,6 +99,13 @@ class Classifier:
         self._probes: dict[tuple, str] = {}  # hashes of outputs, by identity and shape
         self._checked = ""  # the identity whose rows were found to be independent
         self._classes: int | None = None  # columns of its outputs, once known
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"<Classifier: {type(self.module).__name__}, {self.outputs}, {dtype}, batches of "
+            f"{self.batch_size} on {self.device}>"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -143,8 +164,14 @@ class Classifier:
         Raises ValueError for outputs of another shape or number of classes than before, complex
         ones, NaN or infinity, and probabilities that are none.
         """
-        outputs = self.module(self.as_input(inputs))
-        _check_shape(outputs, len(inputs))
+        try:
+            outputs = self.module(self.as_input(inputs))
+        except RuntimeError as error:
+            problem = explained(error, inputs)
+            if problem is None:
+                raise
+            raise problem from error
+        check_shape(outputs, len(inputs))
         if self._classes not in (None, outputs.shape[1]):
             raise ValueError(
                 f"the model returned {outputs.shape[1]} classes, {self._classes} before: their "
@@ -158,7 +185,7 @@ class Classifier:
                 "the model returned NaN or infinite outputs: check its weights and its dtype"
             )
         if self.outputs == "probabilities":
-            _check_probabilities(outputs)
+            check_probabilities(outputs)
         return outputs
 
     def probabilities(self, inputs: Tensor) -> Tensor:
@@ -182,16 +209,13 @@ class Classifier:
             return self(inputs)
         outputs = check_one_image(self, inputs, self.module)
         self._checked = identity
+        if self.outputs == "logits" and are_probabilities(outputs):
+            warnings.warn(
+                "the model's outputs are >= 0 and sum to 1, as probabilities do: declare them, "
+                "Classifier(model, outputs='probabilities'), or gradients are of a second softmax",
+                stacklevel=2,
+            )
         return outputs
-
-
-def _check_probabilities(outputs: Tensor) -> None:
-    off = (outputs.detach().double().sum(dim=1) - 1).abs().max()
-    if outputs.min() < -1e-3 or off > 2e-2:  # bfloat16 probabilities sum to 1 +- 1 %
-        raise ValueError(
-            "the model was declared to return probabilities, but a row is negative or does not "
-            "sum to 1: use outputs='logits'"
-        )
 
 
 def as_classifier(model: nn.Module | Classifier) -> Classifier:
@@ -208,9 +232,13 @@ def as_classifier(model: nn.Module | Classifier) -> Classifier:
 def check_images(x: Tensor) -> None:
     """Raise ValueError unless x is a batch of images: (B, ...), B >= 1, floats in [0, 1]."""
     if not isinstance(x, Tensor):
-        raise ValueError(f"images must be float32 or float64 tensors, found {type(x).__name__}")
+        fix = "torch.from_numpy(x)" if isinstance(x, np.ndarray) else "torch.stack(list(x))"
+        raise ValueError(
+            f"images must be float32 or float64 tensors, found {type(x).__name__}: {fix}"
+        )
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"images must be float32 or float64 tensors, found {x.dtype}")
+        fix = "x / 255" if x.dtype == torch.uint8 else "x.float()"
+        raise ValueError(f"images must be float32 or float64 tensors, found {x.dtype}: {fix}")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(
             f"images must have shape (B, ...) with B >= 1, found {tuple(x.shape)}: x[None]?"
@@ -219,8 +247,8 @@ def check_images(x: Tensor) -> None:
     high = x.max().item()
     if not (0 <= low and high <= 1):
         raise ValueError(
-            f"pixels must lie in [0, 1], found {low:g} to {high:g}: radii are in these units, "
-            "so put normalisation inside the model"
+            f"pixels must lie in [0, 1], found {low:g} to {high:g}: "
+            + ("x / 255" if low >= 0 and 2 < high <= 255 else FIX)
         )
 
 
@@ -239,17 +267,6 @@ def _one_of(value, name: str, *choices):
         if value == choice or f"torch.{value}" == str(choice):
             return choice
     raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, found {value!r}")
-
-
-def _check_shape(outputs: object, rows: int) -> None:
-    found: object = type(outputs).__name__
-    if isinstance(outputs, Tensor):
-        found = tuple(outputs.shape)
-        if outputs.dim() == 2 and len(outputs) == rows and outputs.shape[1] >= 2:
-            return
-    raise ValueError(
-        f"the model must return (B, K) = ({rows}, K) outputs with K >= 2, found {found}"
-    )
 
 
 def _folded(module: nn.Module) -> nn.Module:

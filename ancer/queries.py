@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ancer.classifier import Classifier, Evaluation
 from ancer.confidence.looks import BLOCK, Bounds, Looks
-from ancer.noise import Noise, gap_of, positive
-from ancer.streams import Draws, OwnDraws, SharedDraws, laid_out
+from ancer.noise.law import Noise, gap_of, positive
+from ancer.noise.splitting import SplittingNoise
+from ancer.streams import Draws, EveryTick, OwnDraws, SharedDraws, laid_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,13 @@ class Queries:
     def scaled(self, theta: Tensor) -> "Queries":
         """The same images under the same law with other scales theta, like them or (B, 1, ..., 1).
 
-        Raises ValueError unless they are > 0 and finite.
+        On a lattice the nearest that have a sampler there. Raises ValueError unless they are > 0
+        and finite.
         """
-        return replace(self, theta=positive(theta))
+        theta = positive(theta)
+        if self.lattice is not None:
+            theta = self.law.snap(theta.double() / self.lattice) * self.lattice
+        return replace(self, theta=theta)
 
     def part(self, at: slice) -> "Queries":
         """Some of the images."""
@@ -99,6 +104,12 @@ class Queries:
         return gap_of(self.law, bounds.lower, bounds.upper) - self.rounding[at]
 
     @property
+    def ticks(self) -> list[int]:
+        """How many draws of a deterministic law there are, of each image."""
+        assert self.lattice is not None  # such a law has one
+        return self.law.ticks(self.theta / self.lattice).flatten().long().tolist()
+
+    @property
     def evaluation(self) -> Evaluation:
         """How the classifier is evaluated on such images."""
         return self.classifier.evaluation(self.x.shape[1:])
@@ -127,7 +138,13 @@ class Stream:
         if queries.law.basis.is_pixels:
             self.layout = queries.classifier.memory_format
         device = queries.x.device
-        self.draws: Draws = kind(queries.law, shape, numbers, device, seed, purpose, self.layout)
+        about = (shape, numbers, device, seed, purpose, self.layout)
+        self.draws: Draws
+        if isinstance(queries.law, SplittingNoise):
+            ticks = dict(zip(queries.indices, queries.ticks, strict=True))
+            self.draws = EveryTick(ticks, queries.law, *about)
+        else:
+            self.draws = kind(queries.law, *about)
         self.blocks = [0] * len(queries)  # of each image, so far
 
     def counts(self, draws: Sequence[int]) -> Tensor:
@@ -223,8 +240,10 @@ def gap_of_votes(
 ) -> np.ndarray:
     """The gap that votes of n draws, looked at once, certify; 0 where they certify none.
 
-    count, rival, alpha, classes: as of `Looks.bounds`.
+    count, rival, alpha, classes: as of `Looks.bounds`. Of a deterministic law, as if n were all.
     """
+    if law.deterministic:
+        return np.maximum(count - rival, 0) / n
     bounds = Looks.once(n).bounds(count, rival, n, alpha, classes)
     return np.maximum(gap_of(law, *bounds), 0)
 

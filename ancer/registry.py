@@ -7,6 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 MOST = 50  # names in one message
+# what experiments, methods and profiles may be called: files and folders have these names
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 def find(name: str, known: Mapping[str, T], what: str) -> T:

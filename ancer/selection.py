@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ancer._contest import Contest
 from ancer.bases.basis import PIXELS, Basis
-from ancer.certificate import Certificate
-from ancer.certification import check_budget
+from ancer.certificates.certificate import Certificate
 from ancer.classifier import Classifier, as_classifier
-from ancer.noise import Noise
+from ancer.confidence.budget import check_budget, check_whole
+from ancer.noise.law import Noise
 from ancer.regions.region import superset
 from ancer.smoothing import SmoothedClassifier
 
@@ -26,6 +26,13 @@ class Best:
     certificates: of every candidate, each at its own share of alpha; those given up early abstain.
     names: the candidates reported, the largest volume first: one, or several whose regions together
     are the region. alpha: of all together. draws: noisy copies spent, selection included.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> noises = {"narrow": GaussianNoise(0.25), "wide": GaussianNoise(0.5)}
+        >>> (best,) = certify_best(nn.Identity(), x, noises, n=1000)
+        >>> best.radius == best.certificate.radius > 0
+        True
     """
 
     certificates: Mapping[str, Certificate]
@@ -81,9 +88,9 @@ def certify_best(
     x: Tensor,
     candidates: Mapping[str, Noise],
     *,
-    n: int,
-    alpha: float,
-    seed: int,
+    n: int = 100_000,
+    alpha: float = 0.001,
+    seed: int = 0,
     n0: int = 100,
     classes: str = "two",
     shares: Mapping[str, float] | None = None,
@@ -114,12 +121,23 @@ def certify_best(
 
     A candidate gets n draws only as long as it can still matter: the others are counted in the
     order of the volume that n0 draws promise, and given up when the planned bound cannot reach what
-    is needed (for all but the baseline: at level 0.01).
+    is needed (for all but the baseline: at level 0.01). Under `SplittingNoise` certificates have no
+    chance of error to share: all candidates are counted, and the choice is free.
 
     Raises ValueError, before any work, on arguments outside their domain.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> noises = {"wide": GaussianNoise(0.25), "tiny": GaussianNoise(0.01)}
+        >>> certify_best(nn.Identity(), x, noises, n=1000)[0].names
+        ('wide',)
     """
     check_budget(n, n0, alpha, classes)
+    check_whole(seed=seed)
     _check_candidates(candidates, report)
+    deterministic = all(noise.deterministic for noise in candidates.values())
+    if deterministic:
+        alpha = n0 = 0  # no chance to share, no draws to choose on
     levels = _levels(candidates, shares, alpha)
     classifier = as_classifier(model)
     step = lattice if exact else None
@@ -131,15 +149,18 @@ def certify_best(
         )
         queries.append(smoothed.queries(x, indices))
 
-    # 1. each candidate's class, and the volume that it promises, on draws of their own
     contest = Contest(queries, levels, n, classes)
-    promises = contest.choose_classes(n0, seed)
-    # 2. certify one after the other, each only as long as it can still matter
-    turns = np.argsort(-promises, axis=0, kind="stable")  # (candidates, B)
-    if report == "superset":  # in the order given
-        turns = np.repeat(np.arange(len(queries))[:, None], len(x), axis=1)
-    for turn in turns:
-        contest.count(turn, contest.needed(report, turn), seed)
+    if deterministic:
+        contest.count_all()
+    else:
+        # 1. each candidate's class, and the volume that it promises, on draws of their own
+        promises = contest.choose_classes(n0, seed)
+        # 2. certify one after the other, each only as long as it can still matter
+        turns = np.argsort(-promises, axis=0, kind="stable")  # (candidates, B)
+        if report == "superset":  # in the order given
+            turns = np.repeat(np.arange(len(queries))[:, None], len(x), axis=1)
+        for turn in turns:
+            contest.count(turn, contest.needed(report, turn), seed)
     # 3. report
     by_candidate = contest.certificates()
     supersets = contest.last_superset()

@@ -7,18 +7,20 @@ from torch import Tensor, nn
 
 from ancer.bases.lattice import check_on_lattice, step_in
 from ancer.classifier import Classifier, as_classifier, check_images
-from ancer.noise import Noise
+from ancer.confidence.budget import check_whole
+from ancer.noise.law import Noise, check_noise
 from ancer.queries import Queries
 
 
 class SmoothedClassifier:
     """g(x) = E f(x + theta * z), sampled (section 3 of the paper).
 
-    model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise` or
-    `UniformNoise` whose theta fits the images. lattice: None for noise in floating point, or the
-    step of the images' lattice for noise that no rounding ties to the image (see `Noise.around`;
-    in another basis than pixels, that of its coefficients, `bases.lattice.STEP`). shared: all
-    images see the same unit draws z, made once; else each its own.
+    model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise`,
+    `UniformNoise` or `SplittingNoise` whose theta fits the images. lattice: None for noise in
+    floating point, or the step of the images' lattice for noise that no rounding ties to the image
+    (see `Noise.around`; in another basis than pixels, that of its coefficients,
+    `bases.lattice.STEP`); that of a noise that has one is its own. shared: all images see the same
+    unit draws z, made once; else each its own.
     Work runs where the model is; memory is bounded by the classifier's batch_size.
 
     Example:
@@ -36,8 +38,13 @@ class SmoothedClassifier:
         shared: bool = True,
     ):
         self.classifier = as_classifier(model)
+        check_noise(noise)
         self.noise = noise
-        self.lattice = lattice
+        self.lattice = lattice if noise.lattice is None else noise.lattice
+        if lattice not in (None, self.lattice):
+            raise ValueError(
+                f"{noise} is of images on its own lattice, found lattice={lattice:g}: give it that"
+            )
         self.shared = shared
 
     def queries(self, x: Tensor, indices: Sequence[int] | None = None) -> Queries:
@@ -88,7 +95,9 @@ def image_indices(x: Tensor, indices: Sequence[int] | None) -> tuple[int, ...]:
     """The images' numbers as integers, 0..B-1 when not given; ValueError if they do not fit x."""
     if indices is None:
         return tuple(range(len(x)))
-    numbers = tuple(map(int, indices))
+    numbers = tuple(indices)
+    check_whole(**{f"index {k}": number for k, number in enumerate(numbers)})
+    numbers = tuple(map(int, numbers))
     if len(numbers) != len(x) or len(set(numbers)) != len(numbers) or min(numbers) < 0:
         raise ValueError(
             f"indices must be {len(x)} different numbers >= 0, one an image, "

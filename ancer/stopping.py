@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ancer.confidence.bounds import anytime_lower, anytime_upper
 from ancer.confidence.looks import Plan
-from ancer.noise import Noise, gap_of
+from ancer.noise.law import Noise, gap_of
 from ancer.queries import Stream
 
 
@@ -59,6 +59,13 @@ class Target:
 
     Give one of them, > 0. It is reached when the certificate's own radius is; given up when, at
     level `futility`, it never will be. Giving up wrongly costs radius, not soundness.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> rule = Target(radius=0.2)
+        >>> (c,) = certify(nn.Identity(), x, GaussianNoise(0.25), n=100_000, stop=rule)
+        >>> c.n < 100_000 and c.radius >= 0.2
+        True
     """
 
     radius: float | None = None
@@ -94,7 +101,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Improvement:
-    """Stop when more draws can widen the region by less than a factor 1 + eps, at `futility`."""
+    """Stop when more draws can widen the region by less than a factor 1 + eps, at `futility`.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> rule = Improvement(0.1)
+        >>> certify(nn.Identity(), x, GaussianNoise(0.25), n=100_000, stop=rule)[0].n < 100_000
+        True
+    """
 
     eps: float = 0.05
     futility: float = 0.05
@@ -111,7 +125,14 @@ class Improvement:
 
 @dataclass(frozen=True)
 class Hopeless:
-    """Stop where the radius, at level `futility`, stays below `radius` (>= 0): abstain early."""
+    """Stop where the radius, at level `futility`, stays below `radius` (>= 0): abstain early.
+
+    Example:
+        >>> x = torch.tensor([[0.5, 0.5]])
+        >>> rule = Hopeless(radius=0.1)
+        >>> certify(nn.Identity(), x, GaussianNoise(0.25), n=100_000, stop=rule)[0].n < 100_000
+        True
+    """
 
     radius: float = 0.0
     futility: float = 0.05
@@ -132,6 +153,12 @@ class Grid:
 
     radii: >= 0, ascending: those of a table of certified accuracy, which then stays as it would be
     with all draws; the radius itself is a lower bound (and any average of it).
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> rule = Grid([0, 0.25, 0.5, 0.75])
+        >>> certify(nn.Identity(), x, GaussianNoise(0.25), n=100_000, stop=rule)[0].n < 100_000
+        True
     """
 
     radii: Sequence[float]
@@ -160,6 +187,30 @@ class Grid:
 
 
 Rule = Callable[[Running], np.ndarray]
+
+
+def as_rules(stop: Rule | Sequence[Rule] | None) -> list[Rule]:
+    """One rule or several as a list; ValueError where it is none."""
+    if stop is None:
+        return []
+    rules = list(stop) if isinstance(stop, Sequence) else [stop]
+    if not rules or not all(callable(rule) and not isinstance(rule, type) for rule in rules):
+        raise ValueError(
+            f"stop must be a rule such as Improvement(0.05), or several, found {stop!r}"
+        )
+    return rules
+
+
+def asked(rule: Rule, running: Running) -> np.ndarray:
+    """What a rule says of each image: bool (B,); ValueError where it is something else."""
+    said = np.asarray(rule(running))
+    if said.dtype != bool or said.shape != running.count.shape:
+        found = f"{said.dtype} of shape {said.shape}" if said.shape else repr(said.item())
+        raise ValueError(
+            f"a stop rule must say True or False of each image, a bool array of shape "
+            f"{running.count.shape}; {rule} said {found}"
+        )
+    return said
 
 
 class Tally:

@@ -3,7 +3,7 @@
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache, partial
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.noise import Noise
+from ancer.noise.law import Noise
+from ancer.noise.splitting import SplittingNoise
 
 ALONE = 2**15  # numbers of one draw below which another thread costs more than it saves
 KEPT = 4  # blocks of shared draws that are kept for the images that come to them later
@@ -121,6 +122,39 @@ class OwnDraws(Draws):
             if index not in self.streams:
                 self.streams[index] = self.stream(index=index)
         return self._drawn([self.streams[index] for index, _ in wanted])
+
+
+class EveryTick(Draws):
+    """The draws of a deterministic law, in an order in which the first few are spread evenly.
+
+    ticks: how many there are, by image; so many in a row are all of them, each once. No seed or
+    purpose changes them.
+    """
+
+    def __init__(self, ticks: Mapping[int, int], law: SplittingNoise, *about):
+        super().__init__(law, *about)
+        self.ticks = ticks
+        self.phases = law.phases(self.shape[1:]).to(self.device)
+
+    def __call__(self, wanted):
+        rows, *others = self.shape
+        found = []
+        for index, number in wanted:
+            ticks = self.ticks[index]
+            turn = torch.arange(number * rows, (number + 1) * rows, device=self.device)
+            base = (turn * _stride(ticks)).reshape(-1, *[1] * len(others))
+            # whole numbers: rounding must not count a tick twice
+            tick = (base + (self.phases * ticks).long()) % ticks
+            found.append(((2 * tick + 1) / ticks - 1).to(self.dtype))
+        return laid_out(torch.stack(found), self.layout)
+
+
+def _stride(ticks: int) -> int:
+    """A step near the golden section of a circle of ticks that reaches each of them."""
+    step = max(1, round(0.618 * ticks))
+    while math.gcd(step, ticks) > 1:
+        step -= 1
+    return step
 
 
 def laid_out(blocks: Tensor, layout: torch.memory_format) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from watch import Stopwatch
 
 from ancer import Classifier, SmoothedClassifier
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 
 SEED = 0
 

@@ -18,10 +18,10 @@ from watch import Stopwatch
 
 import ancer
 from ancer.evaluation.arithmetic import machine
+from ancer.measures import summary
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.stages.certify import sampling
 from ancer.workspace.store.columns import row
-from ancer.workspace.tables.measures import summary
 
 ROOT = Path(__file__).parents[1]
 

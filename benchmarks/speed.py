@@ -41,6 +41,7 @@ from ancer import (
     GaussianNoise,
     Region,
     certify,
+    measures,
     optimize_anisotropic,
     optimize_isotropic,
 )
@@ -50,7 +51,6 @@ from ancer.datasets.loading import load
 from ancer.evaluation.arithmetic import machine
 from ancer.workspace.cluster import PROCESS
 from ancer.workspace.experiment import Experiment
-from ancer.workspace.tables import measures
 
 ROOT = Path(__file__).parents[1]
 ALPHA = 0.001

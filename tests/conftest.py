@@ -1,7 +1,15 @@
-"""A small profile on which the whole pipeline has run, for tests of its results."""
+"""A small profile on which the whole pipeline has run, for tests of its results.
+
+With several workers (pytest -n) each file is one worker's, and so are all tests of that profile and
+all of one JupyterLab: what is costly is made once, and begun first.
+"""
+
+import re
+from functools import cache
 
 import pytest
-from stages import EXPERIMENTS, LAST, STAGES, run, small
+from stages import EXPERIMENTS, LAST, ROOT, STAGES, run, small
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +25,29 @@ def executed(profile):
         for experiment in EXPERIMENTS:
             done[stage, experiment] = run(profile, stage, experiment=experiment)
     return {**done, **{stage: run(profile, stage) for stage in LAST}}
+
+
+@cache
+def group_of(file):
+    """The files that one worker runs together with this one: its own name where it stands alone."""
+    if file.startswith("tests/browser/"):
+        return "browser"
+    takes_all_stages = re.search(r"def \w+\([^)]*\bexecuted\b", (ROOT / file).read_text())
+    return "pipeline" if takes_all_stages else file
+
+
+class ByGroup(LoadScopeScheduling):
+    """Gives tests to workers by groups of files."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid.split("::")[0])
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """The groups of several files, which take longest, come first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: group_of(item.location[0]) not in ("browser", "pipeline"))

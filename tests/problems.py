@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier
 from ancer.evaluation.identity import identity_of
-from ancer.noise import LAWS, Noise
+from ancer.noise.law import Noise
+from ancer.noise.sampled import LAWS
 
 # the tensors of these tests are small: more threads only wait for one another
 torch.set_num_threads(1)

@@ -52,5 +52,7 @@ def test_example(test, tmp_path, monkeypatch):
     assert results.attempted and not results.failed, "".join(said)
 
 
-def test_there_are_examples():
-    assert len(EXAMPLES) >= 5
+def test_every_public_name_has_an_example():
+    for name in ancer.__all__:
+        if name not in ("__version__", "ABSTAIN"):
+            assert ">>>" in getattr(ancer, name).__doc__, name

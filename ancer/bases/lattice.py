@@ -41,11 +41,16 @@ def levels(lattice: float) -> int:
     return whole
 
 
+def nearest(x: Tensor, lattice: float) -> Tensor:
+    """x with each pixel moved to the nearest level, as a file of the picture has it."""
+    whole = levels(lattice)
+    return (x.double() * whole).round().to(x.dtype).div(whole)
+
+
 def check_on_lattice(x: Tensor, lattice: float) -> None:
     """Raise ValueError unless every pixel of x is k / levels, k whole, as floating point has it."""
     whole = levels(lattice)
-    nearest = (x.double() * whole).round().to(x.dtype).div(whole)
-    off = x[nearest != x]
+    off = x[nearest(x, lattice) != x]
     if off.numel():
         raise ValueError(
             f"pixel {off[0].item()!r} is not on the lattice 1/{whole}: give the images' own "

@@ -83,6 +83,15 @@ class Plan(ABC):
         return self.bounds(most, rival, np.full(np.shape(drawn), self.n), alpha, classes)
 
 
+def exact_bounds(count: np.ndarray, rival: np.ndarray, n: np.ndarray) -> Bounds:
+    """The probabilities of a class and of the runner-up, where n draws are all that there are.
+
+    Less a twentieth of a vote each: an image on the lattice moves whole votes, so none is lost, and
+    none on the border is claimed by rounding.
+    """
+    return Bounds((count - 0.05) / n, (rival + 0.05) / n)
+
+
 class Looks(Plan):
     """Clopper-Pearson at looks that are planned beforehand, each at its share of alpha.
 

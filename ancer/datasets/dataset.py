@@ -20,6 +20,13 @@ class Dataset:
     converted: whether images of all modes were taken as RGB, see `loading.load`.
 
     Raises ValueError that names the data set and what does not fit.
+
+    Example:
+        >>> images = torch.rand(2, 1, 4, 4)
+        >>> labels = torch.tensor([1, 0])
+        >>> data = Dataset("mine", images, labels, torch.arange(2), ["a", "b"], None)
+        >>> data.take([1]).labels.tolist()
+        [0]
     """
 
     name: str

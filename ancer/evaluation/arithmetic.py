@@ -110,6 +110,16 @@ def device_name(device: torch.device) -> str:
     return platform.machine()
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether it is a processor without bfloat16, which torch then computes more slowly by far."""
+    if device.type != "cpu":
+        return False
+    known = torch.cpu.get_capabilities()
+    if known.get("architecture") != "x86_64":
+        return False
+    return not (known["avx512_bf16"] or known["amx_bf16"])
+
+
 def device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

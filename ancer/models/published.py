@@ -37,7 +37,7 @@ class Source:
     entry: str | None  # of the file's dictionary that holds the tensors; None: the file itself
     names: dict[str, str]  # beginnings of tensors' names (regular expressions) -> ours
     networks: dict[str, tuple | None]  # architectures, each with mean and deviation of pixels
-    sigma: str  # what the training noise is, in the names of `ancer.noise`
+    sigma: str  # what the training noise is, in the names of `ancer.noise.named`
 
 
 def _read_table() -> tuple[dict[str, Source], dict[str, dict[str, str]]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier
 from ancer.confidence.looks import Looks
-from ancer.noise import Noise
+from ancer.noise.law import Noise, check_noise
 from ancer.queries import Queries
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator, unit_draws
@@ -41,7 +41,7 @@ def in_groups(
     with with_gradients(classifier):
         for first in range(0, len(queries), size):
             found.append(ascend(queries.part(slice(first, first + size))))
-    return torch.cat(found).to(x.device)
+    return torch.cat(found).to(x)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ class MeanProbabilities:
         y = self.coordinates
         law = self.queries.law
         z = unit_draws(law, (self.draws, *y.shape[1:]), self.streams, y.dtype)
-        noisy = y[:, None] + theta[:, None] * z
+        noisy = law.relaxed(y[:, None], theta[:, None], z)
         inputs = law.basis.back(noisy.flatten(0, 1))
         p = self.queries.classifier.probabilities(inputs)
         if self.temperature != 1:
@@ -85,13 +85,20 @@ class MeanProbabilities:
 
 
 class PlannedGap:
-    """The gap of a class by mean probabilities, never above what n draws at alpha can certify."""
+    """The gap of a class by mean probabilities, never above what n draws at alpha can certify.
+
+    Of a deterministic law that of the probabilities themselves.
+    """
 
     def __init__(self, noise: Noise, n: int, alpha: float):
-        best = Looks.once(n).bounds(np.array(n), np.array(0), np.array(n), alpha, "two")
+        check_noise(noise)
         self.noise = noise
-        self.largest = float(best.lower)
-        self.least = float(best.upper)
+        self.largest = 1.0
+        self.least = 0.0
+        if not noise.deterministic:
+            best = Looks.once(n).bounds(np.array(n), np.array(0), np.array(n), alpha, "two")
+            self.largest = float(best.lower)
+            self.least = float(best.upper)
 
     def __call__(self, probabilities: Tensor, classes: Tensor) -> Tensor:
         """Of probabilities (B, K) and classes (B, 1): (B,), differentiable."""
@@ -107,6 +114,7 @@ def of_class_and_rival(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]
 
 def isotropic_start(noise: Noise, x: Tensor) -> Tensor:
     """noise.theta as (B,); ValueError when it is anisotropic."""
+    check_noise(noise)
     theta = noise.theta_for(x)
     if theta[0].numel() != 1:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The scale of a theta by votes, without gradients."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,20 @@ AROUND = 5  # scales round the best that get all draws
 def leading_class(queries: Queries, *, draws: int, seed: int) -> Tensor:
     """The class that most of `draws` noisy copies get: (B, 1)."""
     return queries.counts(draws, seed=seed, purpose="search").argmax(dim=1, keepdim=True)
+
+
+def gaps_of(
+    candidates: Sequence[Queries], anchor: Tensor, *, n: int, alpha: float, draws: int, seed: int
+) -> Tensor:
+    """The gap of the class `anchor` (B, 1), as n draws at alpha would bound it: (S, B).
+
+    Of the same images at each of S candidates for theta; by `draws` votes on common draws.
+    """
+    found = []
+    for queries in candidates:
+        count, rival = _shares_at(queries, anchor, draws, seed).numpy() * n
+        found.append(torch.from_numpy(gap_of_votes(queries.law, count, rival, n, alpha, "two")))
+    return torch.stack(found)
 
 
 def radii_by_scale(
@@ -63,10 +78,12 @@ def radii_by_scale(
 
 
 def _shares(queries: Queries, anchor: Tensor, scale: Tensor, draws: int, seed: int) -> Tensor:
-    """Shares of votes at scale (B,) * theta for anchor and for the runner-up: (2, B).
-
-    Half a vote is added to each.
-    """
+    """Shares of votes at scale (B,) * theta for anchor and for the runner-up: (2, B)."""
     theta = queries.theta * queries.per_image(scale.to(queries.theta))
-    votes = queries.scaled(theta).counts(draws, seed=seed, purpose="search")
+    return _shares_at(queries.scaled(theta), anchor, draws, seed)
+
+
+def _shares_at(queries: Queries, anchor: Tensor, draws: int, seed: int) -> Tensor:
+    """Shares of votes for anchor and for the runner-up: (2, B). Half a vote is added to each."""
+    votes = queries.counts(draws, seed=seed, purpose="search")
     return torch.stack(of_class_and_rival(votes, anchor)).add(0.5).double() / (draws + 1)

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ancer.classifier import Classifier
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization._common import (
     MeanProbabilities,
     PlannedGap,
     check_schedule,
     in_groups,
 )
-from ancer.optimization._scale import leading_class, radii_by_scale
+from ancer.optimization._scale import gaps_of, leading_class, radii_by_scale
 from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
 from ancer.queries import Queries
 from ancer.regions.in_box import log_volume_in_box, weights
@@ -39,6 +40,7 @@ def optimize_anisotropic(
     temperature: float = 1.0,
     window: int = 1,
     enlarge: float = 1.3,
+    growth: float = math.inf,
     search_draws: int = 400,
     tolerance: float = 0.2,
     toward: Toward | None = None,
@@ -70,10 +72,21 @@ def optimize_anisotropic(
     scale whose in-box proxy radius is within `tolerance` (in [0, 1)) of the largest. A larger
     region would overlap the regions of other images, to which a memory then gives way.
 
+    growth: no theta leaves `enlarge` to `growth` times its start then (growth >= enlarge), at any
+    scale, and the start is a candidate too. `SplittingNoise` wants it: it counts 2 max theta /
+    lattice draws, and has few scales just below the largest.
+
     n, alpha: those planned for certification. Raises ValueError outside these domains.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> noise = GaussianNoise(0.25)
+        >>> theta = optimize_anisotropic(nn.Identity(), x, noise, seed=0, iterations=5)
+        >>> theta.shape
+        torch.Size([1, 2])
     """
     check_schedule(iterations, draws, step)
-    _check(kappa, temperature, enlarge, tolerance, window, search_draws)
+    _check(kappa, temperature, enlarge, growth, tolerance, window, search_draws)
     perturbations = perturbations_of(toward or {})
     part = checked_mix(mix) if perturbations else 0.0
     if window > 1 and not noise.basis.is_pixels:
@@ -87,6 +100,7 @@ def optimize_anisotropic(
         # 1. the shape: ascent on log theta, from above the start
         of_class = anchor.to(queries.x.device)
         floor = (enlarge * queries.theta).log().expand_as(queries.x)
+        ceiling = (growth * queries.theta).log().expand_as(queries.x)
         log_theta = floor.clone().requires_grad_()
         optimizer = torch.optim.Adam([log_theta], lr=step)
         shares = energy_shares(noise.basis, queries.x, perturbations).flatten(1).to(floor)
@@ -110,14 +124,19 @@ def optimize_anisotropic(
             optimizer.param_groups[0]["lr"] = step * (1 - t / iterations)
             optimizer.step()
             with torch.no_grad():
-                torch.maximum(log_theta, floor, out=log_theta)
+                torch.clamp(log_theta, floor, ceiling, out=log_theta)
 
         # 2. the scale: by votes
-        shaped = queries.scaled(log_theta.detach().exp())
-        radius = radii_by_scale(
-            shaped, anchor, SCALES, n=n, alpha=alpha, draws=search_draws, seed=seed
-        )
-        return _scaled(shaped, radius, tolerance)
+        shaped = log_theta.detach()
+        planned: dict[str, Any] = {"n": n, "alpha": alpha, "draws": search_draws, "seed": seed}
+        if growth == math.inf:
+            shaped_queries = queries.scaled(shaped.exp())
+            radius = radii_by_scale(shaped_queries, anchor, SCALES, **planned)
+            return _scaled(shaped_queries, radius, tolerance)
+        candidates = [queries]
+        for scale in SCALES.log().to(shaped):
+            candidates.append(queries.scaled((shaped + scale).clamp(floor, ceiling).exp()))
+        return _chosen(candidates, gaps_of(candidates, anchor, **planned), tolerance)
 
     return in_groups(propose, model, x, noise, draws, indices)
 
@@ -158,31 +177,58 @@ def _scaled(queries: Queries, radius: Tensor, tolerance: float) -> Tensor:
     radius: (S, B), the inscribed radius in multiples of theta at each of SCALES. In another basis
     than pixels by the proxy radius.
     """
-    p = queries.law.norm
     theta = queries.theta
-    n = queries.x[0].numel()
-    log_volume = torch.full(radius.shape, -torch.inf, dtype=torch.float64, device=theta.device)
-    for k, r in enumerate(radius.to(theta)):
-        certified = r > 0
-        axes = (queries.per_image(r) * theta).flatten(1)[certified]
-        if queries.law.basis.is_pixels:
-            log_volume[k, certified] = log_volume_in_box(queries.x.flatten(1)[certified], axes, p)
-        else:
-            log_volume[k, certified] = axes.double().log().sum(dim=1)
-    largest = log_volume.amax(dim=0)
-    enough = log_volume >= largest + n * math.log1p(-tolerance)
-    smallest = enough.int().argmax(dim=0)
+    log_volume = _log_volumes([queries] * len(radius), radius)
     # where every scale would abstain there is nothing to choose
-    best = torch.where(largest > -math.inf, SCALES.to(theta)[smallest], 1.0)
+    certified = log_volume.amax(dim=0) > -math.inf
+    smallest = _smallest(queries, log_volume, tolerance)
+    best = torch.where(certified, SCALES.to(theta)[smallest], 1.0)
     return theta * queries.per_image(best)
 
 
-def _check(kappa, temperature, enlarge, tolerance, window, search_draws) -> None:
+def _chosen(candidates: list[Queries], gaps: Tensor, tolerance: float) -> Tensor:
+    """theta of candidates with gaps (S, B), as `_scaled` chooses; of the first if all abstain."""
+    log_volume = _log_volumes(candidates, gaps)
+    chosen = _smallest(candidates[0], log_volume, tolerance)
+    theta = torch.stack([queries.theta.expand_as(queries.x) for queries in candidates])
+    return theta[chosen, torch.arange(len(chosen), device=chosen.device)]
+
+
+def _log_volumes(candidates: list[Queries], gaps: Tensor) -> Tensor:
+    """Log volume of regions with semi-axes theta * gap, in the box in pixels: like gaps (S, B).
+
+    -inf where the gap is not positive. In another basis without its constant.
+    """
+    device = candidates[0].x.device
+    log_volume = torch.full(gaps.shape, -torch.inf, dtype=torch.float64, device=device)
+    for k, queries in enumerate(candidates):
+        x = queries.x.flatten(1)
+        gap = gaps[k].to(x)
+        certified = gap > 0
+        axes = queries.per_image(gap) * queries.theta.to(x).expand_as(queries.x)
+        axes = axes.flatten(1)[certified]
+        if queries.law.basis.is_pixels:
+            log_volume[k, certified] = log_volume_in_box(x[certified], axes, queries.law.norm)
+        else:
+            log_volume[k, certified] = axes.double().log().sum(dim=1)
+    return log_volume
+
+
+def _smallest(queries: Queries, log_volume: Tensor, tolerance: float) -> Tensor:
+    """The first of (S, B) whose proxy radius is within tolerance of the largest: (B,)."""
+    n = queries.x[0].numel()
+    enough = log_volume >= log_volume.amax(dim=0) + n * math.log1p(-tolerance)
+    return enough.int().argmax(dim=0)
+
+
+def _check(kappa, temperature, enlarge, growth, tolerance, window, search_draws) -> None:
     if not 0 <= kappa < math.inf or not 0 < temperature < math.inf or not 0 < enlarge < math.inf:
         raise ValueError(
             "kappa must be >= 0, temperature and enlarge > 0, "
             f"found {kappa}, {temperature} and {enlarge}"
         )
+    if not growth >= enlarge:
+        raise ValueError(f"growth must be >= enlarge = {enlarge}, found {growth}")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must lie in [0, 1), found {tolerance}")
     if window < 1 or window % 2 == 0:

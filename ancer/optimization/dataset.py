@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ancer.classifier import Classifier
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization._common import (
     MeanProbabilities,
     PlannedGap,
@@ -50,6 +50,12 @@ def optimize_dataset(
     epochs: passes over x, in batches that fill the classifier's; draws: of each image in a pass.
 
     Raises ValueError as `optimize_anisotropic`, and where no image is certified at `noise`.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+        >>> theta = optimize_dataset(nn.Identity(), x, GaussianNoise(0.25), seed=0, epochs=1)
+        >>> theta.shape
+        torch.Size([1, 2])
     """
     check_schedule(epochs, draws, step)
     perturbations = perturbations_of(toward or {})

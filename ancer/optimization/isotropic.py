@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization._common import isotropic_start
 from ancer.optimization._scale import leading_class, radii_by_scale
 from ancer.smoothing import SmoothedClassifier
@@ -36,6 +36,11 @@ def optimize_isotropic(
     scales: > 0, ascending, evenly spaced in log; n, alpha: those planned for certification; draws:
     noisy copies at the scales that matter (see `_scale.radii_by_scale`). Raises ValueError outside
     these domains.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+        >>> optimize_isotropic(nn.Identity(), x, GaussianNoise(0.25), seed=0).shape
+        torch.Size([2])
     """
     clopper_pearson(0, n, alpha)  # the domains of n and alpha, before any work
     ascending = all(a < b for a, b in pairwise([0, *scales, math.inf]))

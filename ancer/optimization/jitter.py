@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ancer.bases.basis import Basis, check_shape
 from ancer.bases.images import OPPONENT
 from ancer.classifier import Classifier
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization._common import common_start
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ancer.classifier import Classifier, check_images
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization._common import (
     MeanProbabilities,
     check_schedule,
@@ -33,6 +33,12 @@ def optimize_isotropic_paper(
     Plain gradient ascent on theta * gap of the two largest mean probabilities, each clamped to
     [0.001, 0.999], from noise.theta. Not monotone: the result can have a smaller radius than the
     start. theta is kept >= 1e-3, where the published code lets it turn negative.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> noise = GaussianNoise(0.25)
+        >>> optimize_isotropic_paper(nn.Identity(), x, noise, seed=0, iterations=2).shape
+        torch.Size([1])
     """
     check_schedule(iterations, draws, step)
     check_images(x)
@@ -68,6 +74,12 @@ def optimize_anisotropic_paper(
     Adam on gap * GM(theta) + kappa * min(theta) * gap of the two largest mean probabilities, each
     clamped to [0.001, 0.999], from noise.theta, and theta projected to >= noise.theta after each
     step.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1]])
+        >>> noise = GaussianNoise(0.25)
+        >>> optimize_anisotropic_paper(nn.Identity(), x, noise, seed=0, iterations=2).shape
+        torch.Size([1, 2])
     """
     check_schedule(iterations, draws, step)
     if not 0 <= kappa < math.inf:

@@ -16,6 +16,11 @@ class Answer:
     "shrunk" (away from the conflicts), "point" (nothing left round the query), "inherited" (the
     query lies in a stored region of another class) or "abstained". lattice: as in the certificate;
     None is not floating-point sound.
+
+    Example:
+        >>> c = certify(nn.Identity(), torch.tensor([[0.9, 0.1]]), GaussianNoise(0.25), n=1000)[0]
+        >>> Memory().answer(c).event
+        'kept'
     """
 
     prediction: int

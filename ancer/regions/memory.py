@@ -19,7 +19,7 @@ from ancer.regions.answer import Answer
 from ancer.regions.region import ABSTAIN, SHRINKS, Region, region_or_none
 
 if TYPE_CHECKING:  # certificates are only read
-    from ancer.certificate import Certificate
+    from ancer.certificates.certificate import Certificate
 
 
 class Memory:
@@ -76,6 +76,12 @@ class Memory:
     Example:
         memory = Memory()
         answers = [memory.answer(certificate) for certificate in certificates]
+
+    Example:
+        >>> x = torch.tensor([[0.6, 0.4], [0.4, 0.6]])
+        >>> found = certify(nn.Identity(), x, GaussianNoise(0.25), n=1000)
+        >>> [answer.prediction for answer in map(Memory().answer, found)]
+        [0, 1]
     """
 
     def __init__(
@@ -120,10 +126,13 @@ class Memory:
     def answer(self, certificate: "Certificate") -> Answer:
         """The sound answer to the query that the certificate is of; queries wait for one another.
 
-        Raises ValueError for a certificate of another norm, basis, shape or evaluation of the
-        classifier, or whose center the memory cannot hold, RuntimeError in another process than the
-        one that opened the memory.
+        Raises TypeError for what is no certificate, ValueError for one of another norm, basis,
+        shape or evaluation of the classifier, or whose center the memory cannot hold, RuntimeError
+        in another process than the one that opened the memory.
         """
+        if not hasattr(certificate, "region"):
+            kind = type(certificate).__name__
+            raise TypeError(f"a memory answers to a certificate, of `certify`, found {kind}")
         if os.getpid() != self._process:
             raise RuntimeError(
                 "this memory was opened by another process (before a fork): two that answer apart "

@@ -103,17 +103,48 @@ def smoothadv_loss(
     return F.cross_entropy(module(torch.cat([x] * draws) + noise), labels.repeat(draws))
 
 
+def denoising_loss(module: nn.Module, x: Tensor, labels: Tensor, draw: Draw, done: float) -> Tensor:
+    """Mean squared error of a `Denoised` module's denoiser (Salman et al. 2020, MSE)."""
+    return F.mse_loss(_of_denoised(module, "denoised")(x + draw()), x)
+
+
+def denoised_stability_loss(
+    module: nn.Module, x: Tensor, labels: Tensor, draw: Draw, done: float
+) -> Tensor:
+    """Cross-entropy of a `Denoised` module to its model's own answer for the image without noise.
+
+    Salman et al. 2020, Stab: no labels are needed. Best after `denoising`, on whole images.
+    """
+    with torch.no_grad():
+        answers = _of_denoised(module, "model")(x).argmax(dim=1)
+    return F.cross_entropy(module(x + draw()), answers)
+
+
+def _of_denoised(module: nn.Module, part: str) -> Callable[[Tensor], Tensor]:
+    if not hasattr(module, part):
+        raise ValueError(
+            "schemes denoising and denoised_stability train a denoiser before a model, "
+            f"ancer.Denoised(denoiser, model), found {type(module).__name__}"
+        )
+    return getattr(module, part)
+
+
 def _log_mean(logits: Tensor) -> Tensor:
     """Log of the mean probabilities (B, K) of noisy copies' logits (draws, B, K)."""
     return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
-SCHEMES = {
+CLASSIFIERS = {
     "augmentation": augmentation_loss,
     "stability": stability_loss,
     "smoothadv": smoothadv_loss,
     "macer": macer_loss,
 }
+DENOISERS = {
+    "denoising": denoising_loss,
+    "denoised_stability": denoised_stability_loss,
+}
+SCHEMES = {**CLASSIFIERS, **DENOISERS}
 
 
 def check_options(scheme: str, options: dict) -> None:

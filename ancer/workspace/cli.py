@@ -1,12 +1,15 @@
-"""The command `ancer`: what the pipeline and `make` call beside the notebooks."""
+"""The command `ancer`: for a model of one's own, and what the pipeline and `make` call."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ancer.commands import model
+
 app = typer.Typer(
-    help="Certified robustness by anisotropic randomized smoothing: the workspace's commands.",
+    help="Certified robustness by anisotropic randomized smoothing.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,6 +42,7 @@ def sources(
     digests = data_digests(opened.folder, opened.parameters)
     check_under(opened)
     write_fingerprints(notebooks, opened.parameters, folder, digests=digests)
+    model.say_if_slow(opened.parameters.evaluate.dtype)
 
 
 @app.command()
@@ -60,19 +64,39 @@ def timing(profile: ProfileFolder = None) -> None:
     write_table(timing_table(opened), opened.results("timing") / "T4", digits=4)
 
 
+for command in (model.certify, model.predict, model.info):
+    app.command()(model.explained(command))
+
+
 @app.command()
-def report(profile: ProfileFolder = None) -> None:
-    """Write the report: tables, figures, rows and notebooks as pages for a browser."""
+@model.explained
+def report(
+    run: Annotated[
+        Path | None, typer.Argument(help="The folder of an `ancer certify`; none: a profile.")
+    ] = None,
+    profile: ProfileFolder = None,
+) -> None:
+    """Say what a run found, with curves; or write a profile's report, pages for a browser."""
+    if run is not None:
+        model.report_run(run)
+        return
     from ancer.workspace.report.site import write_report
 
     typer.echo(write_report(profile))
 
 
 @app.command()
-def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebooks (.ipynb).")]) -> None:
+def strip(
+    notebooks: Annotated[
+        list[Path], typer.Argument(help="Notebooks (.ipynb); - reads one and prints it.")
+    ],
+) -> None:
     """Strip notebooks of outputs, counts and ids; exit 1 where that changed one."""
-    from ancer.workspace.notebooks import strip_file
+    from ancer.workspace.notebooks import strip_file, stripped_text
 
+    if notebooks == [Path("-")]:  # as git's filter calls it, so that a run changes no file for git
+        typer.echo(stripped_text(sys.stdin.read()), nl=False)
+        return
     changed = list(filter(strip_file, notebooks))
     for path in changed:
         typer.echo(f"stripped {path}")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from papermill.engines import NBClientEngine
+from traitlets.config import Config
 
 from ancer.workspace.cluster import PROCESS
 from ancer.workspace.notebooks import tidy
@@ -13,7 +14,8 @@ class Engine(NBClientEngine):
     """papermill's engine, made repeatable: `papermill --engine ancer`.
 
     Makes the output folder, and leaves no time, random id or version in the executed notebook; what
-    a cell prints is one output, in however many pieces a busy machine sent it.
+    a cell prints is one output, in however many pieces a busy machine sent it. Where there are
+    sockets in files, the kernel is spoken to over these: over TCP others on the machine can listen.
     """
 
     @classmethod
@@ -23,4 +25,6 @@ class Engine(NBClientEngine):
         if output_path is not None:
             Path(output_path).parent.mkdir(parents=True, exist_ok=True)
         kwargs.setdefault("coalesce_streams", True)
+        if os.name == "posix":
+            kwargs.setdefault("config", Config({"KernelManager": {"transport": "ipc"}}))
         return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs))

@@ -14,7 +14,7 @@ from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
 from ancer.evaluation.arithmetic import device
 from ancer.models import checkpoints
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.registry import closest
 from ancer.workspace.fingerprints import visible
 from ancer.workspace.notebooks import check_injected
@@ -79,12 +79,17 @@ class Profile(Settings):
         return digests_of(MADE_FROM[kind], self.file, self.parameters.experiments)
 
     def caveats(self) -> str:
-        """Sentences on all radii: which are not floating-point sound, or of draws stopped early."""
+        """Sentences on all radii: which are certain, not floating-point sound, or stopped early."""
         unsound = []
+        certain = []
         for name, experiment in self.experiments.items():
             if experiment.provenance["arithmetic"] == arithmetic(None):
                 unsound.append(name)
+            if experiment.kind.deterministic:
+                certain.append(name)
         said = []
+        if certain:
+            said.append(f"Without chance, alpha = 0, all draws counted: {', '.join(certain)}.")
         if unsound:
             said.append(f"{arithmetic(None).capitalize()} (see `certify`): {', '.join(unsound)}.")
         stop = self.parameters.certify.stop
@@ -187,7 +192,7 @@ class Experiment(Subject):
         path = self.file("rows")
         provenance = self.provenance  # compared before the rows are read
         rows = read_rows(path)
-        check_numbers(rows, type(self.law), provenance, path)
+        check_numbers(rows, self.kind, provenance, path)
         if data is not None:
             check_images(rows, data.digest_of, path)
         return rows

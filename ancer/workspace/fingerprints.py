@@ -14,7 +14,7 @@ import nbformat
 
 from ancer.datasets.loading import maker_of
 from ancer.models.networks import architecture
-from ancer.noise import LAWS
+from ancer.noise.named import NOISES
 from ancer.registry import find
 from ancer.workspace.digests import Digests
 from ancer.workspace.imports import PACKAGE, hash_of_modules, imports
@@ -188,7 +188,7 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
     for section in seen.__dict__.get("experiments", {}).values():
         functions.append(architecture(section.arch))
         functions.append(maker_of(section.dataset))
-        functions.append(find(section.noise, LAWS, "noise"))
+        functions.append(find(section.noise, NOISES, "noise"))
     for function in functions:
         if function is not None:
             yield function.__module__

@@ -12,7 +12,8 @@ from ancer.bases.basis import PIXELS
 from ancer.bases.named import parsed
 from ancer.classifier import Classifier
 from ancer.datasets.loading import maker_of
-from ancer.noise import LAWS, Noise
+from ancer.noise.law import Noise
+from ancer.noise.named import NOISES
 from ancer.registry import closest, find
 from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
 from ancer.workspace.parameters.options import checked_options, named, theta_function
@@ -220,7 +221,7 @@ def check_parameters(parameters: Parameters) -> None:
             maker_of(experiment.dataset)
         with named(f"{where}.options"):
             if isinstance(recipe, TrainingRecipe):
-                recipe.recipe(experiment.options)
+                recipe.recipes(experiment.options)
         with named(f"{where}.methods"):
             for method in experiment.methods or ():
                 if not suits(methods, method, experiment.noise):
@@ -232,7 +233,7 @@ def check_parameters(parameters: Parameters) -> None:
 
 def suits(methods: Methods, name: str, noise: str) -> bool:
     """Whether a method can be had under a noise: another basis than pixels is for l2 alone."""
-    return methods.basis(name) == PIXELS.name or find(noise, LAWS, "noise").norm == 2
+    return methods.basis(name) == PIXELS.name or find(noise, NOISES, "noise").norm == 2
 
 
 def _check_ablations(parameters: Parameters) -> None:
@@ -257,8 +258,7 @@ def _check_best_of(methods: Mapping[str, Method]) -> None:
         for member in method.best_of or ():
             if methods[member].best_of is not None:
                 raise ValueError(
-                    f"params.yaml: methods.{name}.best_of: {member!r} has best_of, so no theta of "
-                    "its own"
+                    f"params.yaml: methods.{name}.best_of: {member!r} has best_of, no theta"
                 )
 
 

@@ -45,10 +45,15 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def stripped_text(text: str) -> str:
+    """The text of a notebook's file, stripped."""
+    return nbformat.writes(strip(nbformat.reads(text, as_version=4))) + "\n"
+
+
 def strip_file(path: Path) -> bool:
     """Strip a notebook's file; whether that changed it."""
     before = path.read_text()
-    after = nbformat.writes(strip(nbformat.reads(before, as_version=4))) + "\n"
+    after = stripped_text(before)
     if after != before:
         path.write_text(after)
     return after != before

@@ -9,7 +9,9 @@ from ancer.bases.named import basis_named
 from ancer.bases.own import pca
 from ancer.datasets.dataset import Dataset
 from ancer.datasets.loading import load as load_data
-from ancer.noise import LAWS, Noise
+from ancer.noise.law import Noise
+from ancer.noise.named import NOISES
+from ancer.noise.splitting import SplittingNoise
 from ancer.registry import find
 from ancer.workspace.methods import PCA, Method, Methods, methods_of, suits
 from ancer.workspace.parameters.models import ExperimentSection, Parameters
@@ -52,10 +54,17 @@ class Subject:
         """How its network is trained, or whose checkpoint it is."""
         return self.parameters.train[self.section.training]
 
+    @property
+    def kind(self) -> type[Noise]:
+        """The law of the training noise."""
+        return find(self.section.noise, NOISES, "noise")
+
     @cached_property
     def law(self) -> Noise:
-        """The training noise."""
-        return find(self.section.noise, LAWS, "noise").from_sigma(self.section.sigma)
+        """The training noise; for images as they are, where the law depends on their lattice."""
+        if issubclass(self.kind, SplittingNoise):
+            return self.kind.from_sigma(self.section.sigma, lattice=self.data.lattice)
+        return self.kind.from_sigma(self.section.sigma)
 
     @property
     def noise(self) -> list:
@@ -65,7 +74,7 @@ class Subject:
     @property
     def norm(self) -> int:
         """The p of its radii."""
-        return self.law.norm
+        return self.kind.norm
 
     @cached_property
     def methods(self) -> Methods:

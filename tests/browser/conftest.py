@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
+from nbformat.reader import NotJSONError
 from playwright.sync_api import sync_playwright
 from stages import LAST, PICTURES, ROOT, STAGES, small
 
@@ -43,6 +44,9 @@ def lab(tmp_path_factory):
     config = folder / ".jupyter/CONFIG"
     config.mkdir(parents=True)
     shutil.copy(ROOT / "jupyter_lab_config.py", config)  # where `make` puts it in the environment
+    (config / "labconfig").mkdir()
+    settings = config / "labconfig/default_setting_overrides.json"
+    shutil.copy(ROOT / "jupyter_lab_settings.json", settings)
     places = {
         f"JUPYTER_{name}_DIR": str(folder / ".jupyter" / name)
         for name in ("RUNTIME", "CONFIG", "DATA")
@@ -68,7 +72,7 @@ def lab(tmp_path_factory):
             stdout=log,
             stderr=log,
         )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     files = []
     while not files and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -110,7 +114,7 @@ class Notebook:
         self.page.locator(".lm-MenuBar-item", has_text=items[0]).first.click()
         self.page.locator(".lm-Menu-item", has_text=items[1]).first.click()
 
-    def wait(self, *, idle, seconds=180):
+    def wait(self, *, idle, seconds=600):
         """Until the notebook's kernel is idle, or busy."""
         deadline = time.monotonic() + seconds
         wanted = "idle" if idle else "busy"
@@ -126,10 +130,10 @@ class Notebook:
     def run(self):
         """Run > Run All Cells, to the end."""
         self.menu("Run", "Run All Cells")
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while time.monotonic() < deadline:
             self.page.wait_for_timeout(300)
-            self.wait(idle=True, seconds=240)
+            self.wait(idle=True, seconds=900)
             cells = [c for c in self.saved().cells if c.cell_type == "code"]
             stopped = any(o.output_type == "error" for c in cells for o in c.outputs)
             if stopped or all(c.execution_count for c in cells):
@@ -137,10 +141,15 @@ class Notebook:
         raise TimeoutError(f"{self.path.name} has not run to its end")
 
     def saved(self):
-        """The notebook as it is saved now."""
+        """The notebook as it is saved now; of one that is being written, what it becomes."""
         self.page.keyboard.press("Control+s")
-        self.page.wait_for_timeout(400)
-        return nbformat.read(self.path, as_version=4)
+        for _ in range(50):
+            self.page.wait_for_timeout(400)
+            try:
+                return nbformat.read(self.path, as_version=4)
+            except NotJSONError:
+                pass
+        raise TimeoutError(f"{self.path.name} is not written to its end")
 
     def close(self):
         self.page.screenshot(path=PICTURES / f"{self.path.stem}.png")
@@ -160,7 +169,7 @@ def ran(opened):
     name -> (saved notebook, foreign requests)
     """
     done = {}
-    for name in ("index", "toy", *STAGES, *LAST, "bases"):
+    for name in ("index", "toy", *STAGES, *LAST, "bases", "report"):
         notebook = opened(name)
         notebook.run()
         done[name] = notebook.saved(), notebook.foreign

@@ -40,7 +40,7 @@ def change(page, action, what):
     """Do something and wait until `what` changes."""
     before = what()
     action()
-    for _ in range(600):
+    for _ in range(2400):
         page.wait_for_timeout(50)
         if what() != before:
             return

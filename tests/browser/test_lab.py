@@ -16,6 +16,8 @@ def test_lab_opens_on_the_index(browser, lab):
         ".jp-Notebook h1:visible:has-text('certified robustness')", timeout=60_000
     )
     assert page.url.endswith("/lab/tree/notebooks/index.ipynb")
+    page.wait_for_timeout(3000)
+    assert not page.locator("text=Jupyter news").count()  # nobody is asked about news
     # its links open the notebooks
     page.locator(".jp-RenderedMarkdown a:visible", has_text="certify").first.click()
     page.wait_for_selector(".jp-Notebook h1:has-text('Certify')", timeout=60_000)
@@ -56,7 +58,7 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
         notebook.page.wait_for_timeout(20)
         new = [path for path in (results / "rows").glob("*.jsonl") if path not in before]
     progress = notebook.page.locator(".jp-OutputArea-output", has_text="of 60 images").first
-    progress.wait_for(timeout=30_000)  # what a user sees while it runs
+    progress.wait_for(timeout=120_000)  # what a user sees while it runs
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.wait(idle=True)
     notebook.page.wait_for_timeout(500)

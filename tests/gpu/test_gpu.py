@@ -13,7 +13,7 @@ from ancer.bases import basis_named
 from ancer.classifier import Classifier
 from ancer.confidence.looks import BLOCK
 from ancer.models.networks import build
-from ancer.noise import LAWS, GaussianNoise
+from ancer.noise.sampled import LAWS, GaussianNoise
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import OwnDraws, SharedDraws
 from ancer.workspace.experiment import Experiment

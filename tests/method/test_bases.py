@@ -20,7 +20,7 @@ from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
 from ancer.confidence.looks import Bounds
 from ancer.models.networks import RoundingReader
-from ancer.noise import gap_of
+from ancer.noise.law import gap_of
 from ancer.regions.region import ABSTAIN, intersect, largest_in_subset, largest_out_subset, superset
 from ancer.smoothing import SmoothedClassifier
 from ancer.stopping import Improvement

@@ -22,7 +22,7 @@ from ancer import optimize_isotropic
 from ancer.certification import Certificate, certify, predict
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.region import ABSTAIN
 
 

@@ -13,7 +13,7 @@ from ancer.classifier import Classifier, as_classifier, check_images
 from ancer.evaluation.arithmetic import machine
 from ancer.models import networks
 from ancer.models.networks import MLP
-from ancer.noise import GaussianNoise
+from ancer.noise.sampled import GaussianNoise
 
 IMAGES = torch.linspace(0, 1, 5 * 16).reshape(5, 1, 4, 4)
 

@@ -19,7 +19,7 @@ from ancer.certification import certify, predict
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import anytime_lower, clopper_pearson
 from ancer.models.networks import RoundingReader
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.region import ABSTAIN
 from ancer.stopping import Improvement
 

@@ -8,7 +8,8 @@ from scipy.stats import binom, multinomial
 
 from ancer.confidence.bounds import anytime_lower, clopper_pearson, crossing_probability
 from ancer.confidence.looks import CLASSES, LAST, TOP, Always, Looks
-from ancer.noise import LAWS, gap_of
+from ancer.noise.law import gap_of
+from ancer.noise.sampled import LAWS
 
 MEANS = [0.05, 0.3, 0.5, 0.6, 0.75, 0.9, 0.99, 0.999]
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ancer import noise
 from ancer.bases.lattice import check_on_lattice, levels
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 
 UNIT = {"gaussian": stats.norm(), "uniform": stats.uniform(-1, 2)}
 
@@ -79,7 +79,7 @@ def test_gaussian_theta_is_sigma():
 def test_only_the_noise_knows_sqrt_3():
     root = re.compile(r"sqrt\(3|\b3(\.0)? ?\*\* ?\(?-?(0?\.5|1 ?/ ?2)|1\.73")
     homes = [f.name for f in Path(noise.__file__).parent.glob("*.py") if root.search(f.read_text())]
-    assert homes == ["noise.py"]
+    assert homes == ["sampled.py"]
 
 
 def test_norms():

@@ -29,7 +29,7 @@ from ancer.certification import certify, predict
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
 from ancer.models.networks import DigitsCNN
-from ancer.noise import LAWS, GaussianNoise
+from ancer.noise.sampled import LAWS, GaussianNoise
 from ancer.smoothing import SmoothedClassifier
 
 IMAGES = torch.randint(0, 17, (6, 1, 4, 4), generator=torch.Generator().manual_seed(2)) / 16

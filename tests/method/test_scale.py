@@ -13,7 +13,7 @@ from problems import HalfSpace, Outputs, Recorder, Slabs, counting, network
 from ancer import Region, optimize_anisotropic, optimize_isotropic
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
-from ancer.noise import LAWS, GaussianNoise
+from ancer.noise.sampled import LAWS, GaussianNoise
 from ancer.optimization._scale import leading_class, radii_by_scale
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator

@@ -25,7 +25,7 @@ from ancer._contest import FUTILITY
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import clopper_pearson
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.memory import Memory
 from ancer.regions.region import ABSTAIN, superset
 from ancer.selection import REPORTS, certify_best

@@ -21,7 +21,7 @@ from scipy import stats
 
 from ancer.classifier import Classifier
 from ancer.confidence.looks import BLOCK
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import ALONE, KEPT, PURPOSES, SharedDraws, _words, generator, unit_draws
 

@@ -19,7 +19,7 @@ from ancer.confidence.bounds import (
     log_e_value,
 )
 from ancer.confidence.looks import BLOCK, Always, Looks
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.region import ABSTAIN
 from ancer.smoothing import SmoothedClassifier
 from ancer.stopping import Grid, Hopeless, Improvement, Running, Tally, Target

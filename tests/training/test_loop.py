@@ -19,11 +19,11 @@ from torch import nn
 from ancer.bases import basis_named
 from ancer.datasets.loading import load
 from ancer.models.networks import DigitsCNN
-from ancer.noise import LAWS, GaussianNoise, UniformNoise
+from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.optimization.jitter import jitter
 from ancer.streams import generator
 from ancer.training.loop import OPTIMIZERS, SCHEDULES, Recipe, train
-from ancer.training.losses import SCHEMES
+from ancer.training.losses import CLASSIFIERS, SCHEMES
 
 TINY = {"epochs": 2, "batch_size": 3, "lr": 1e-3}
 IMAGES = torch.arange(8 * 16).reshape(8, 1, 4, 4) / 128
@@ -95,7 +95,7 @@ def learns(digits, law="gaussian", **settings):
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_training_reduces_the_loss_and_learns_digits(digits, scheme, law):
     """8 epochs; chance is 0.1 (measured with 3 seeds: 0.69 to 0.94 of the noisy test digits)."""
     losses, accuracy = learns(digits, law, scheme=scheme)
@@ -118,7 +118,7 @@ def test_training_learns_as_the_profiles_train(digits, scheme, schedule):
     assert losses[-1] < 0.75 * losses[0] and accuracy > 0.5
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_training_is_deterministic_given_the_seed(scheme):
     def run(seed, state):
         torch.manual_seed(state)  # of no influence: the module has no dropout of its own
@@ -132,7 +132,7 @@ def test_training_is_deterministic_given_the_seed(scheme):
     assert not torch.equal(run(0, 0), run(1, 0))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_module_is_trained_in_place_and_left_in_eval_mode(scheme):
     module = network()
     before = copy.deepcopy(module.state_dict())
@@ -151,7 +151,7 @@ def test_module_is_trained_in_place_and_left_in_eval_mode(scheme):
     assert torch.equal(IMAGES, torch.arange(8 * 16).reshape(8, 1, 4, 4) / 128)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_a_frozen_parameter_stays_as_it_is(scheme):
     module = network()
     module.head.weight.requires_grad_(False)
@@ -185,7 +185,7 @@ def inputs_of(scheme, noise, **changes):
     return seen
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(scheme):
     seen = inputs_of(scheme, GaussianNoise(1e-6), epochs=2)
     copies = {"stability": 2, "macer": 2}.get(scheme, 1)
@@ -203,7 +203,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(scheme):
 
 @pytest.mark.parametrize("augmented", [{}, {"crop": 2, "flip": True}], ids=["plain", "augmented"])
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_training_noise_follows_its_law_and_is_fresh_each_time(scheme, law, augmented):
     """Kolmogorov-Smirnov on 12,800 or 25,600 draws.
 
@@ -379,6 +379,32 @@ def test_images_are_shifted_uniformly_and_mirrored_half_of_the_time(spy, crop, f
                 assert stats.chi2_contingency(table, correction=False).pvalue > 1e-4
 
 
+def test_a_patch_is_any_part_of_an_image_with_the_same_chance(spy):
+    """Chi-square on 4,000 parts of 2 x 2 of 5 x 3 pixels; fails for 1 seed in 10,000."""
+    options = {"scheme": "spy", "patch": 2, "epochs": 1000, "batch_size": 4}
+    fit(nn.Linear(2, 2), PIXELS, torch.arange(4), **options)
+    parts = {}
+    for image, down, right in itertools.product(range(4), range(4), range(2)):
+        part = PIXELS[image, :, down : down + 2, right : right + 2]
+        parts[part.numpy().tobytes()] = image, down, right
+    counts = dict.fromkeys(parts.values(), 0)
+    for call in spy:
+        assert call["z"][0].shape == call["x"].shape == (4, 2, 2, 2)
+        for x, label in zip(call["x"].contiguous(), call["labels"].tolist(), strict=True):
+            found = parts[x.numpy().tobytes()]
+            assert found[0] == label
+            counts[found] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
+
+
+def test_a_patch_that_cannot_be_cut_is_refused():
+    with pytest.raises(ValueError, match=r"at most the side of the images \(5, 3\), found 4"):
+        fit(nn.Linear(2, 2), PIXELS, torch.arange(4), patch=4)
+    noise = GaussianNoise(torch.full((1, 2, 5, 3), 0.25))
+    with pytest.raises(ValueError, match="patch needs theta as a number"):
+        fit(nn.Linear(2, 2), PIXELS, torch.arange(4), noise, patch=2)
+
+
 def test_an_image_may_be_shifted_out_of_sight(spy):
     fit(nn.Linear(2, 2), PIXELS, torch.arange(4), scheme="spy", crop=6, epochs=50)
     shown = torch.cat([c["x"] for c in spy]).flatten(1).any(1)
@@ -520,7 +546,7 @@ def same(module, other):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_a_killed_training_ends_as_an_unbroken_one(tmp_path, scheme, optimizer, schedule):
     """Bit for bit, whatever epoch it was killed after; its epochs are reported again."""
     settings = {
@@ -754,7 +780,7 @@ def watched(**changes):
     return module
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_bfloat16_is_autocast(scheme):
     module = watched(scheme=scheme, dtype="bfloat16")
     assert {row[:2] for row in module.seen} == {(torch.float32, torch.bfloat16)}
@@ -769,7 +795,7 @@ def test_bfloat16_is_autocast(scheme):
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 @pytest.mark.parametrize("augment", [{}, {"crop": 1, "flip": True}], ids=["plain", "augmented"])
 def test_channels_last_reaches_the_module(scheme, augment):
     module = watched(scheme=scheme, memory_format="channels_last", **augment)
@@ -878,7 +904,7 @@ def test_a_negative_seed_is_refused():
         ("smoothadv", {"attack": None}, "None.*ddn.*pgd"),
         *(
             (scheme, {name: 1}, f"'{name}'")
-            for scheme in SCHEMES
+            for scheme in CLASSIFIERS
             for name in ("module", "x", "labels", "draw", "done")
         ),
     ],
@@ -903,10 +929,12 @@ def test_options_outside_their_domain_are_named(scheme, options, message):
     refuse_recipe(message, scheme=scheme, options=options)
 
 
-@pytest.mark.parametrize("setting", [{"crop": 1}, {"flip": True}])
+@pytest.mark.parametrize("setting", [{"crop": 1}, {"flip": True}, {"patch": 2}])
 @pytest.mark.parametrize("shape", [(8, 16), (8, 4, 4), (8, 1, 1, 4, 4)])
 def test_shifts_and_mirrors_of_what_is_no_image_are_refused(setting, shape):
-    refuse("crop and flip.*" + str(shape)[1:-1], images=IMAGES.reshape(shape), recipe=setting)
+    refuse(
+        "crop, flip and patch.*" + str(shape)[1:-1], images=IMAGES.reshape(shape), recipe=setting
+    )
 
 
 @pytest.mark.parametrize("crop", [-1, 1.5])
@@ -921,7 +949,7 @@ def test_a_recipe_is_kept_as_it_was_checked():
         recipe.lr = -1.0
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_diverging_training_says_so(scheme):
     module = linear()
     module[1].weight.data.fill_(torch.inf)
@@ -934,7 +962,7 @@ def test_a_module_without_parameters_is_refused():
         fit(Outputs(lambda x: x.flatten(1)))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_a_label_outside_the_models_classes_is_named(scheme):
     module = network()
     with pytest.raises(ValueError, match="outside the model's classes: Target 1"):

@@ -11,9 +11,10 @@ from scipy import special, stats
 from torch import nn
 from torch.nn import functional as F
 
-from ancer.noise import LAWS, GaussianNoise
+from ancer.noise.sampled import LAWS, GaussianNoise
 from ancer.training.attacks import ATTACKS
 from ancer.training.losses import (
+    CLASSIFIERS,
     SCHEMES,
     augmentation_loss,
     macer_loss,
@@ -58,7 +59,7 @@ def loss_of(scheme, module, x=IMAGES, labels=LABELS, draw=None, done=0.5, **opti
 # --- all schemes
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_a_loss_is_a_differentiable_number_and_leaves_its_inputs_alone(scheme):
     module, x, labels = network(), IMAGES.clone(), LABELS.clone()
     loss = loss_of(scheme, module, x, labels)
@@ -72,7 +73,7 @@ def test_a_loss_is_a_differentiable_number_and_leaves_its_inputs_alone(scheme):
     )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_options_are_keywords_with_defaults(scheme):
     """So that `train` can name the unknown ones."""
     parameters = [*inspect.signature(SCHEMES[scheme]).parameters.values()]
@@ -103,7 +104,7 @@ def test_defaults_draw_so_many_copies(scheme, copies):
     assert len(count) == copies
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 8), (2, 3, 4, 4)])
 def test_images_of_any_shape(scheme, shape):
     x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
@@ -662,7 +663,7 @@ def test_ddn_judges_by_the_mean_probabilities_of_the_copies():
 # --- under autocast
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CLASSIFIERS)
 def test_losses_under_autocast_are_close_to_float32(scheme):
     """bfloat16 has 8 bits: 5 % is ample for what is computed from its logits."""
     expected = loss_of(scheme, linear(0.3)).item()

@@ -6,6 +6,7 @@ import torch
 from stages import parameters, read_yaml, run, small, write_parameters
 
 from ancer.bases import Dense
+from ancer.models import checkpoints
 from ancer.perturbations.families import FAMILIES
 from ancer.regions.region import Region
 from ancer.smoothing import SmoothedClassifier
@@ -13,7 +14,7 @@ from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.parameters.toward import check_toward
 from ancer.workspace.stages.coverage import families_of
 from ancer.workspace.stages.memory import answers_of, certificates
-from ancer.workspace.stages.train import check_under, noise_of
+from ancer.workspace.stages.train import check_under, noise_of, save_network, train_network
 from ancer.workspace.store.theta import read_theta
 
 NAME = "digits-l2-025"
@@ -175,6 +176,72 @@ def test_perturbations_are_checked_before_any_stage(tmp_path, toward, message):
     profile = Profile.open(write_parameters(tmp_path, p))
     with pytest.raises(ValueError, match=message):
         check_toward(profile.parameters)
+
+
+def test_a_recipe_may_have_a_seed_of_its_own(tmp_path):
+    """It is the network's, and only the network's: that of the profile gives the same network."""
+    folder = small(tmp_path, experiments=[NAME])
+    p = read_yaml(folder / "params.yaml")
+    p["seed"] = 3
+    for name, seed in (("again", 3), ("other", 4)):
+        p["train"][name] = {"base": "augmentation", "seed": seed}
+        p["experiments"][name] = {"base": NAME, "training": name}
+    write_parameters(folder, p)
+    weights = {}
+    for name in (NAME, "again", "other"):
+        e = Experiment.open(name, stage="train", profile=folder)
+        network, _ = train_network(e)
+        save_network(e, network, {})
+        weights[name] = next(network.parameters())
+        provenance = checkpoints.load(e.target("checkpoint"), arch=e.section.arch).provenance
+        assert provenance["seed"] == (4 if name == "other" else 3)
+    assert torch.equal(weights[NAME], weights["again"])
+    assert not torch.equal(weights[NAME], weights["other"])
+
+
+def test_training_goes_on_by_a_second_recipe_and_resumes_in_it(tmp_path, monkeypatch):
+    """The denoiser's error first, then its model's answers; killed in the second, as unbroken."""
+    (tmp_path / "mine.py").write_text(
+        "from ancer.models.denoisers import Denoised, ResidualDenoiser\n"
+        "from ancer.models.networks import build\n"
+        "def behind(classes):\n"
+        "    return Denoised(ResidualDenoiser(1, width=4), build('digits_cnn', classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = small(tmp_path, experiments=[NAME])
+    p = read_yaml(folder / "params.yaml")
+    second = {"scheme": "denoised_stability", "epochs": 2, "batch_size": 128, "lr": 0.001}
+    p["train"]["denoiser"] = {
+        **second,
+        "scheme": "denoising",
+        "every": 10,
+        "patch": 4,
+        "then": second,
+    }
+    p["experiments"][NAME] |= {"arch": "mine:behind", "training": "denoiser"}
+    write_parameters(folder, p)
+    e = Experiment.open(NAME, stage="train", profile=folder)
+    whole, losses = train_network(e)
+    assert len(losses) == 4
+    for path in e.target("checkpoint").parent.glob("*.state"):
+        path.unlink()
+
+    def killed(epochs, found):
+        def progress(epoch, loss):
+            found.append(loss)
+            if len(found) == 3:
+                raise KeyboardInterrupt
+
+        return progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ancer.workspace.stages.train.report_epochs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_network(e)
+    again, same = train_network(e)
+    assert same == losses
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
 
 
 def test_a_network_is_trained_under_the_shifts_that_certify_it(tmp_path):

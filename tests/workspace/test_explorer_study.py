@@ -1,11 +1,13 @@
 """What the explorer shows agrees with the rows, the regions and the memory."""
 
 import math
+import threading
 
 import pytest
 import torch
 from stages import EXPERIMENTS
 
+from ancer.workspace.explorer.images import Explorer
 from ancer.workspace.explorer.moons import Moons
 from ancer.workspace.explorer.study import DIRECTIONS, Study
 from ancer.workspace.store.rows import read_rows
@@ -123,6 +125,34 @@ def test_moons_answer_through_their_memory(profile, executed):
         again = moons.answers(norm, certificate)[1]  # asking stores nothing
         assert (again.prediction, again.event) == (answer.prediction, answer.event)
         assert again.conflicts == answer.conflicts
+
+
+def test_a_control_moved_while_another_is_at_work_waits(profile, executed):
+    """JupyterLab tells a kernel of two controls in two threads: none is lost."""
+    explorer = Explorer(profile)
+    working, finish = threading.Event(), threading.Event()
+    move = explorer._move
+
+    def slowly():
+        working.set()
+        assert finish.wait(60)
+        move()
+
+    explorer._move = slowly
+    first = threading.Thread(target=setattr, args=(explorer.method, "value", "fixed"))
+    first.start()
+    assert working.wait(60)
+    second = threading.Thread(target=setattr, args=(explorer.direction, "value", "gradient"))
+    second.start()
+    second.join(0.2)
+    finish.set()
+    first.join(60)
+    second.join(60)
+    look = explorer._study.look(0)
+    assert torch.equal(explorer._u, look.direction("gradient", "fixed"))
+    explorer._move = move
+    explorer.direction.value = "random"  # and goes on
+    assert torch.equal(explorer._u, look.direction("random", "fixed"))
 
 
 def test_before_the_stages_it_says_what_to_run(profile, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from stages import ROOT
 
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.regions.region import Region
 from ancer.workspace.experiment import Profile
 from ancer.workspace.figures import captions, curves, galleries, plane, stopping
@@ -141,11 +141,12 @@ def test_a_users_matplotlibrc_changes_no_figure(name, tmp_path):
     strange = tmp_path / "strange"
     plain.mkdir()
     strange.mkdir()
+    others = plt.get_fignums()
     expected = written(FIGURES[name], plain)
     with mpl.rc_context(STRANGE):
         assert written(FIGURES[name], strange) == expected
         assert mpl.rcParams["font.size"] == 30  # what the user has set is there again
-    assert not plt.get_fignums()  # shown and closed
+    assert plt.get_fignums() == others  # shown and closed
 
 
 def test_a_matplotlibrc_is_read_and_changes_nothing(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from stages import ROOT, parameters, write_parameters
 
-from ancer.noise import GaussianNoise
+from ancer.noise.sampled import GaussianNoise
 from ancer.optimization.anisotropic import optimize_anisotropic
 from ancer.optimization.isotropic import optimize_isotropic
 from ancer.workspace.experiment import Profile

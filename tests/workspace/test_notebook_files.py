@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ancer.workspace import notebooks
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+STAGES = set(PIPELINE) - {"sources", "report"}  # which are no notebooks
 TEST_NOTEBOOKS = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -29,7 +31,7 @@ def code(path):
 
 def command(stage):
     """What runs a stage; nothing for notebooks that are for people alone."""
-    if stage not in PIPELINE:
+    if stage not in STAGES:
         return ""
     found = PIPELINE[stage].get("do", PIPELINE[stage])["cmd"]
     return found[0] if isinstance(found, list) else found
@@ -52,8 +54,7 @@ def used(tmp_path):
 
 
 def test_there_is_a_notebook_for_each_stage():
-    stages = set(PIPELINE) - {"sources", "report"}
-    assert {path.stem for path in NOTEBOOKS} == stages | {"bases", "explore", "index"}
+    assert {path.stem for path in NOTEBOOKS} == STAGES | {"bases", "explore", "index", "report"}
 
 
 @TEST_NOTEBOOKS
@@ -90,7 +91,7 @@ def test_notebook_parameters_are_those_that_the_stage_passes(path):
 @TEST_NOTEBOOKS
 def test_notebook_sees_the_parameters_of_its_own_stage(path):
     named = set(re.findall(r'stage="(\w+)"', code(path)))
-    assert named == ({path.stem} if path.stem in PIPELINE else set())
+    assert named == ({path.stem} if path.stem in STAGES else set())
 
 
 def test_a_stripped_notebook_is_the_committed_one(used):
@@ -109,6 +110,34 @@ def test_command_strips_and_says_whether_it_had_to(used, tmp_path):
     assert (second.returncode, second.stdout) == (0, "")
     assert used.read_bytes() == (ROOT / "notebooks/toy.ipynb").read_bytes()
     assert clean.read_bytes() == (ROOT / "notebooks/certify.ipynb").read_bytes()
+
+
+def test_a_run_of_a_notebook_is_no_difference_and_never_committed(used, tmp_path):
+    """By the filter that `make` sets. (git status goes by the size of a file until it is added.)"""
+    clone = tmp_path / "clone"
+    git = ["git", "-C", str(clone)]
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    filtered = f"{shlex.quote(ANCER)} strip -"
+    subprocess.run([*git, "config", "filter.notebooks.clean", filtered], check=True)
+    shutil.copy(used, clone / "notebooks/toy.ipynb")
+    assert not subprocess.run([*git, "diff", "--quiet"]).returncode
+    subprocess.run([*git, "add", "-A"], check=True)
+    status = [*git, "status", "--short"]
+    assert not subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    makefile = (ROOT / "Makefile").read_text()
+    assert "git config filter.notebooks.clean '.venv/bin/ancer strip -'" in makefile
+
+
+def test_the_pipelines_kernels_are_not_spoken_to_over_a_network(tmp_path):
+    cell = nbformat.v4.new_code_cell("get_ipython().kernel.parent.transport")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    command = [sys.executable, "-m", "papermill", "--engine", "ancer", "in.ipynb", "out.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "WARNING" not in done.stderr
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+    assert "ipc" in output.data["text/plain"]
 
 
 def test_a_stripped_notebook_becomes_a_script(used):

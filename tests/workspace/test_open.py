@@ -177,7 +177,7 @@ def test_a_change_of_ones_own_function_makes_other_fingerprints(own, tmp_path):
 
 
 def test_nothing_but_the_defaults_names_a_method():
-    """In string literals, that is; the defaults are those of params.yaml's sections."""
+    """In string literals; the defaults are those of params.yaml's sections and of `evaluate`."""
     names = "|".join(map(re.escape, parameters()["methods"]))
     literal = re.compile(rf"""["'](?:{names})["']""")
     found = {}
@@ -187,7 +187,7 @@ def test_nothing_but_the_defaults_names_a_method():
             found[path.relative_to(PACKAGE).as_posix()] = lines
     kinds = found.pop("regions/_records.py")  # files of a memory, not methods
     assert len(kinds) == 1 and kinds[0].startswith("KINDS = ")
-    assert set(found) == {"workspace/parameters/sections.py"}
+    assert set(found) == {"workspace/parameters/sections.py", "results.py"}
 
 
 # --- methods of fewer images

@@ -10,8 +10,8 @@ import torch
 from stages import ROOT
 
 from ancer.confidence.bounds import clopper_pearson
-from ancer.noise import GaussianNoise
-from ancer.workspace.tables.measures import certified_accuracy
+from ancer.measures import certified_accuracy
+from ancer.noise.sampled import GaussianNoise
 
 LOGS = ROOT / "../shared/published/cohen2019"
 MODELS = {"cifar10": "resnet110", "imagenet": "resnet50"}

@@ -19,6 +19,8 @@ from ancer.datasets.named import digits
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.explorer.images import _table, _verdict
 from ancer.workspace.explorer.study import Study
+from ancer.workspace.report.headline import headline
+from ancer.workspace.report.pages import best_cells
 from ancer.workspace.report.site import write_report
 from ancer.workspace.stages.certify import certify_images
 from ancer.workspace.stages.memory import answer_queries
@@ -77,7 +79,7 @@ def pages(profile, executed):
 def test_there_is_a_page_for_everything(profile, executed, pages):
     notebooks = {f"notebook-{path.stem.removesuffix('-')}.html" for path in executed.values()}
     rows = {f"rows-{name}.html" for name in EXPERIMENTS}
-    assert set(pages) == notebooks | rows | {"index.html"}
+    assert set(pages) == notebooks | rows | {"index.html", "report.html"}
     linked = {urldefrag(link)[0] for link in pages["index.html"].links}
     assert notebooks | rows <= linked
 
@@ -94,6 +96,47 @@ def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(profile, pages):
         for source in page.loads:
             there = source.startswith("data:") or (site / source).is_file()
             assert there, f"{name} loads {source}"
+
+
+def test_one_page_holds_all_and_leads_nowhere_else(profile, pages):
+    """As JupyterLab shows it, which follows no links and gives it no files."""
+    page = pages["report.html"]
+    assert all(link.startswith("#") for link in page.links)
+    assert page.loads and all(source.startswith("data:") for source in page.loads)
+    assert {"T1", "T3", "T5", "T6", "F3", "glossary"} <= page.anchors
+    text = (profile / "results/report/report.html").read_text()
+    for name in ("T1", "T2"):
+        for label in pd.read_csv(profile / f"results/tables/{name}.csv")["method"]:
+            assert str(escape(label)) in text
+
+
+def test_first_screen_says_what_was_gained(profile, pages):
+    """Means over the images of both methods, and of their differences."""
+    project = Profile.open(profile)
+    rows = project.experiments[NAME].rows().set_index(["method", "idx"])
+    found = headline(project)
+    radius = rows["correct"] * rows["proxy_radius"]
+    more = (radius["anisotropic"] - radius["fixed"]).mean()
+    (number,) = [n for n in found["numbers"] if n["name"] == "AC-proxy-R"]
+    assert number["value"] == round_down(radius["anisotropic"].mean())
+    assert number["more"].startswith(f"{more:+.3f} [")
+    for name in ("index.html", "report.html"):
+        text = (profile / "results/report" / name).read_text()
+        assert number["more"] in text and found["sentence"] in text
+
+
+def test_the_best_of_a_column_is_of_methods_on_the_same_images():
+    table = pd.DataFrame(
+        {
+            "training": "a",
+            "method": ["fixed", "ours", "slow", "fixed", "published"],
+            "answer": [*3 * ["certificate alone"], "with memory", float("nan")],
+            "images": [200, 200, 30, 200, float("nan")],
+            "ACR": [0.5, 0.7, 0.9, 0.4, 0.8],
+            "r = 0": [0.9, 0.9, 1.0, 0.8, 0.9],
+        }
+    )
+    assert best_cells(table) == {(1, "ACR")}
 
 
 def test_numbers_lead_to_the_rows_that_they_are_made_of(profile, pages):

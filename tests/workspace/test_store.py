@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -13,12 +14,12 @@ import torch
 from stages import parameters, write_parameters
 
 from ancer._files import sha256_of
-from ancer.bases.basis import PIXELS
+from ancer.certificates.certificate import Certificate
 from ancer.certification import certify
 from ancer.confidence.bounds import clopper_pearson
 from ancer.models import checkpoints
 from ancer.models.networks import build
-from ancer.noise import GaussianNoise
+from ancer.noise.sampled import GaussianNoise
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.store.columns import best_row, check_numbers, votes_of
@@ -262,25 +263,19 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path):
 
 
 def test_row_holds_the_certificate_in_full_precision():
-    certificate = SimpleNamespace(
+    certificate = Certificate(
         index=4,
         chosen=1,
         prediction=1,
         p_a_lower=0.9,
         p_b_upper=0.05,
-        votes={3: 1, 1: 97, 0: 2},
-        count=97,
-        rival=2,
         gap=1.2,
-        radius=0.3,
-        proxy_radius=0.6,
-        in_box_proxy_radius=0.5,
-        log_volume=-3.5,
+        center=torch.zeros(2),
         theta=torch.tensor([0.25, 1.0]),
+        norm=2,
+        votes={3: 1, 1: 97, 0: 2},
         n=100,
         alpha=0.05,
-        basis=PIXELS,
-        arithmetic="not floating-point sound",
     )
     image = "0123456789abcdef"
     about = {"image": image, "seed": 7, "classes": "two"}
@@ -293,7 +288,7 @@ def test_row_holds_the_certificate_in_full_precision():
     assert (made["votes"], made["classes"], made["chosen"]) == ("0:2 1:97 3:1", "two", 1)
     assert votes_of(made["votes"]) == certificate.votes
     assert pd.DataFrame([made]).notna().all().all()
-    certificate.arithmetic = "lattice 0.0625"
+    certificate = replace(certificate, lattice=1 / 16)
     names = ("fixed", "isotropic")
     best = SimpleNamespace(certificate=certificate, names=names, alpha=0.1, draws=500)
     made = best_row(best, method="best", label=1, **about)

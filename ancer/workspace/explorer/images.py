@@ -18,6 +18,7 @@ from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
 from ancer.workspace.explorer.widgets import (
     SCALE,
     Pictures,
+    Turns,
     error_box,
     grid,
     picture,
@@ -52,7 +53,7 @@ class Explorer(widgets.VBox):
 
     def __init__(self, profile: str | Path | None = None):
         self._profile = profile
-        self._busy = False
+        self._turns = Turns()
         self._failed = False
         names = list(Profile.open(profile).experiments)
         look = {"style": STYLE, "layout": NARROW}
@@ -89,9 +90,9 @@ class Explorer(widgets.VBox):
 
         Where it cannot be taken, say why in place of the pictures.
         """
-        if self._busy:  # a control that a step has set
-            return
-        self._busy = True
+        self._turns.take(lambda: self._try(step))
+
+    def _try(self, step: Callable[[], None]) -> None:
         error = ""
         try:
             if self._failed:
@@ -100,7 +101,6 @@ class Explorer(widgets.VBox):
                 step()
         except (FileNotFoundError, KeyError, ValueError) as found:
             error = error_box(found)
-        self._busy = False
         self._failed = bool(error)
         self.message.value = error
         self._results.layout.display = "none" if error else None

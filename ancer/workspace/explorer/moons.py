@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
+from ancer.certificates.many import Certificates
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.loading import load
 from ancer.models import checkpoints
-from ancer.noise import LAWS, Noise
+from ancer.noise.law import Noise
+from ancer.noise.sampled import LAWS
 from ancer.regions.answer import Answer
 from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Profile
@@ -37,7 +39,7 @@ class Moons:
         section = self.profile.parameters.toy
         self.crowd = load("moons").images[: section.crowd]
         self._scenes: dict[int, Scene] = {}
-        self._crowds: dict[int, list[Certificate]] = {}
+        self._crowds: dict[int, Certificates] = {}
         for law in LAWS.values():
             path = self.profile.file("toy", f"l{law.norm}")
             if not path.is_file():
@@ -68,7 +70,7 @@ class Moons:
 
     def certify(
         self, norm: int, x: Tensor, methods: Sequence[str] | None = None
-    ) -> dict[str, list[Certificate]]:
+    ) -> dict[str, Certificates]:
         """Certificates of points x (B, 2) by method, with the toy's parameters."""
         scene = self._scenes[norm]
         parameters = self.profile.parameters

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ancer.bases.basis import Basis
+from ancer.bases.lattice import nearest
 from ancer.datasets.dataset import Dataset
 from ancer.perturbations.coverage import covered_severity
 from ancer.perturbations.families import Family, families_for
@@ -194,6 +195,6 @@ class Look:
         law = self.study.law.in_basis(self.bases[method])
         classifier = self.study.classifier
         smoothed = SmoothedClassifier(classifier, law.with_theta(self.theta[method][None]))
-        return smoothed.counts(
-            y[None], classifier.batch_size, seed=self.study.seed, purpose="predict"
-        )[0]
+        x = y[None] if law.lattice is None else nearest(y[None], law.lattice)
+        draws = classifier.batch_size
+        return smoothed.counts(x, draws, seed=self.study.seed, purpose="predict")[0]

@@ -7,10 +7,10 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.regions.answer import Answer
 from ancer.workspace.explorer.moons import Moons
-from ancer.workspace.explorer.widgets import DASHES, Plane, error_box, grid, shape
+from ancer.workspace.explorer.widgets import DASHES, Plane, Turns, error_box, grid, shape
 from ancer.workspace.figures.plane import MOONS
 
 TITLES = {2: "l2, Gaussian noise", 1: "l1, uniform noise"}
@@ -27,7 +27,7 @@ class Toy(widgets.VBox):
     def __init__(self, profile: str | Path | None = None):
         self.message = widgets.HTML()
         self.verdict = widgets.HTML()
-        self._busy = False
+        self._turns = Turns()  # a point that is set on the other plane is no step of its own
         super().__init__([self.message])
         try:
             self._moons = Moons(profile=profile)
@@ -51,9 +51,10 @@ class Toy(widgets.VBox):
 
     def move(self, point: list[float]) -> None:
         """Certify the point for both norms and pass it through each norm's memory."""
-        if self._busy:  # the other plane's point, which is set below
-            return
-        self._busy = True
+        self._turns.take(lambda: self._answer(point))
+
+    def _answer(self, point: list[float]) -> None:
+        """Both planes' regions at a point, and the table."""
         x = torch.tensor(point)[None]
         lines = []
         for norm, plane in self.planes.items():
@@ -65,7 +66,6 @@ class Toy(widgets.VBox):
                 plane.point = point
             lines += self._lines(norm, certificates, answer)
         self.verdict.value = f"{grid(HEADS, lines)}<p>All regions: {answer.arithmetic}.</p>"
-        self._busy = False
 
     def _shapes(
         self, certificates: dict[str, Certificate], others: list[Answer], answer: Answer

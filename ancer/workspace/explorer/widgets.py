@@ -1,7 +1,8 @@
 """What the explorer's widgets show: pictures, bars, a plane, tables."""
 
 import html
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,27 @@ except ImportError:
 WEB = Path(__file__).parent / "web"
 SCALE = mpl.colormaps["viridis"]
 DASHES = {":": "2 3", "--": "6 3", "-": "", "-.": "8 3 2 3"}  # of SVG, by line style
+
+
+class Turns:
+    """Steps one after the other, whatever threads JupyterLab tells a kernel in.
+
+    A step that a step sets off in its own thread, by a control that it sets, is left out.
+    """
+
+    def __init__(self):
+        self._lock = threading.RLock()
+        self._busy = False
+
+    def take(self, step: Callable[[], None]) -> None:
+        with self._lock:
+            if self._busy:
+                return
+            self._busy = True
+            try:
+                step()
+            finally:
+                self._busy = False
 
 
 class Pictures(anywidget.AnyWidget):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ancer.bases.basis import Basis
 from ancer.bases.named import parsed
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.workspace.figures.style import bare, pictures, styled
 from ancer.workspace.methods import COLORS, PCA
 

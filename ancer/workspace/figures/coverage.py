@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.figures.curves import label_of
 from ancer.workspace.figures.style import bare, panels, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
-from ancer.workspace.tables.measures import certified_accuracy
 
 
 @styled

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ancer.measures import certified_accuracy
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.figures.style import OTHERS, panels, styled
 from ancer.workspace.methods import Method, Methods
-from ancer.workspace.tables.measures import certified_accuracy
 
 RADII = {
     "radius": "certified radius r",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Patch, Polygon
 
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.regions.region import Region
 from ancer.workspace.figures.style import styled
 from ancer.workspace.methods import Method

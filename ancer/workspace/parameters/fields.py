@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, create_model
 
+from ancer.registry import NAME
+
 MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 def _whole(value: object) -> object:

@@ -1,6 +1,7 @@
 """params.yaml as a whole: recipes of training, methods, experiments, and the sections."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, field_validator, model_validator
@@ -45,23 +46,36 @@ class Under(Section):
     """That of a shift along each of two opponent colours."""
 
 
-class TrainingRecipe(section_of(Recipe)):  # type: ignore[misc]
+class LaterRecipe(section_of(Recipe)):  # type: ignore[misc]
+    """How training goes on, on the same images under the same noise."""
+
+    def recipe(self, options: Mapping[str, Any] | None = None) -> Recipe:
+        """What `train` takes, with an experiment's own options of the scheme."""
+        values = self.model_dump(include={field.name for field in fields(Recipe)})
+        return Recipe(**{**values, "options": {**self.options, **(options or {})}})
+
+    @model_validator(mode="after")
+    def _in_domain(self) -> "LaterRecipe":
+        self.recipe()
+        return self
+
+
+class TrainingRecipe(LaterRecipe):
     """How networks are trained, and on which images."""
 
     every: Count = 1
     """Every so many of the training images."""
     under: Under | None = None
     """Shifts of light and colour beside the noise, in l2; none where there is none."""
+    seed: Whole | None = None
+    """Of this network's random streams; the profile's where there is none."""
+    then: LaterRecipe | None = None
+    """How training goes on when that is done, with an optimizer of its own; none: it ends."""
 
-    @model_validator(mode="after")
-    def _in_domain(self) -> "TrainingRecipe":
-        self.recipe()
-        return self
-
-    def recipe(self, options: Mapping[str, Any] | None = None) -> Recipe:
-        """What `train` takes, with an experiment's own options of the scheme."""
-        values = self.model_dump(exclude={"every", "under"})
-        return Recipe(**{**values, "options": {**self.options, **(options or {})}})
+    def recipes(self, options: Mapping[str, Any] | None = None) -> list[Recipe]:
+        """What `train` takes, one after the other; options: an experiment's own of the scheme."""
+        first = self.recipe(options)
+        return [first] if self.then is None else [first, self.then.recipe()]
 
 
 class LimitsSection(section_of(Limits)):  # type: ignore[misc]
@@ -178,7 +192,7 @@ class ExperimentSection(Section):
     arch: str
     """The network: one of ours, "torchvision:...", "timm:..." or "package.module:function"."""
     noise: str
-    """gaussian certifies l2, uniform certifies l1 (lambda = sqrt(3) * sigma)."""
+    """gaussian: l2; uniform (lambda = sqrt(3) * sigma) and splitting, without chance: l1."""
     sigma: Positive
     """Standard deviation of the training noise."""
     training: Name

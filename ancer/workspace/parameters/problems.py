@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from ancer.models.networks import architecture
-from ancer.noise import LAWS
+from ancer.noise.named import NOISES
 from ancer.registry import closest, find
 from ancer.workspace.parameters.models import (
     ExperimentSection,
@@ -97,7 +97,7 @@ def unknown_names(parameters: Parameters) -> Iterator[str]:
             names = [value] if isinstance(value, str) else value
             yield from _absent(names, methods, f"{section}.{field}")
     for noise in parameters.memory.largest:
-        yield from _refused("memory.largest", find, noise, LAWS, "noise")
+        yield from _refused("memory.largest", find, noise, NOISES, "noise")
     ablated = parameters.ablations.experiments
     yield from _absent(ablated, parameters.experiments, "ablations.experiments")
     for name, experiment in parameters.experiments.items():
@@ -109,7 +109,7 @@ def _unknown_in(experiment: ExperimentSection, parameters: Parameters, where: st
     yield from _absent([experiment.training], parameters.train, f"{where}.training")
     yield from _absent(experiment.methods or (), methods, f"{where}.methods")
     yield from _absent(experiment.method_options, methods, f"{where}.method_options")
-    yield from _refused(f"{where}.noise", find, experiment.noise, LAWS, "noise")
+    yield from _refused(f"{where}.noise", find, experiment.noise, NOISES, "noise")
     yield from _refused(f"{where}.arch", architecture, experiment.arch)
     if parameters.certify.stop is not None:
         for method in experiment.methods or parameters.certify.methods or methods:

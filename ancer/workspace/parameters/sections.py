@@ -1,12 +1,11 @@
 """The sections of params.yaml that stages read: every parameter's type, range, default, meaning."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import model_validator
 
-from ancer.confidence.looks import TOP
+from ancer.confidence.budget import check_enough
 from ancer.registry import closest
 from ancer.stopping import Grid, Hopeless, Improvement, Rule, Target
 from ancer.workspace.parameters.fields import (
@@ -112,13 +111,7 @@ class Certify(Section):
     @model_validator(mode="after")
     def _can_certify(self) -> "Certify":
         rules_of(self.stop)
-        level = self.alpha * (TOP if self.classes == "two" else 1)
-        if level ** (1 / self.n) <= 0.5:
-            least = math.floor(math.log(level) / math.log(0.5)) + 1
-            raise ValueError(
-                f"n = {self.n} draws can never certify at alpha = {self.alpha:g}, even if all "
-                f"agree: n must be at least {least}"
-            )
+        check_enough(self.n, self.alpha, self.classes)
         return self
 
 

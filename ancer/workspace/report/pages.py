@@ -1,12 +1,15 @@
 """Pieces of the report's pages: Markdown, formulas, notebooks and tables as HTML."""
 
+import base64
+import html
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pandas as pd
+from IPython.display import HTML
 from jinja2 import Environment, PackageLoader
 from latex2mathml.converter import convert
 from markupsafe import Markup
@@ -51,12 +54,17 @@ def inline(source: str) -> Markup:
     return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
 
 
-def stylesheet() -> str:
+def embedded(png: Path) -> str:
+    """A picture as a link that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+
+
+def stylesheet() -> Markup:
     """The style of all pages and of the code in them, light and dark."""
     ours = (Path(__file__).parent / "templates/style.css").read_text()
     code = HtmlFormatter().get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    return f"{ours}\n{code}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    return Markup(f"{ours}\n{code}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
 
 
 def notebook_page(path: Path) -> tuple[str, Markup]:
@@ -72,10 +80,12 @@ def notebook_page(path: Path) -> tuple[str, Markup]:
     return title.removeprefix("# "), Markup(body)
 
 
-def cells(table: pd.DataFrame, links: Links | None = None) -> dict[str, Any]:
+def cells(
+    table: pd.DataFrame, links: Links | None = None, best: Collection[tuple[int, str]] = ()
+) -> dict[str, Any]:
     """A table for the template.
 
-    `columns` as (name, whether of words), `lines` of (text, link or None).
+    `columns` as (name, whether of words), `lines` of (text, link or None, whether it is best).
     """
     columns = []
     for column in table.columns:
@@ -86,9 +96,28 @@ def cells(table: pd.DataFrame, links: Links | None = None) -> dict[str, Any]:
         shown = []
         for column, value in line.items():
             text = "" if value != value else value  # nothing for NaN
-            shown.append((text, (links or {}).get((k, column))))
+            shown.append((text, (links or {}).get((k, column)), (k, column) in best))
         lines.append(shown)
     return {"columns": columns, "lines": lines}
+
+
+def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
+    """Where a number of a table is the largest of its column, among methods on the same images."""
+    found = set()
+    keys = [key for key in ("experiment", "training", "sigma", "answer") if key in table]
+    for _, lines in table.groupby(keys, dropna=False):
+        comparable = lines[lines["images"] == lines["images"].max()]
+        for column in lines.columns.difference([*keys, "method", "images"]):
+            values = comparable[column]
+            if values.nunique() > 1:
+                found |= {(k, column) for k in values.index[values == values.max()]}
+    return found
+
+
+def framed(path: Path) -> HTML:
+    """A page that needs no other, in a frame of its own in a notebook."""
+    page = html.escape(path.read_text())
+    return HTML(f'<iframe srcdoc="{page}" style="width: 100%; height: 60em; border: 0"></iframe>')
 
 
 def six_digits(value: object) -> object:

@@ -4,20 +4,26 @@ It is read without a network.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from ancer import __version__
+from ancer.measures import INTERVALS, summary_with_fallback
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.figures.captions import CAPTIONS, OF_EXPERIMENTS
 from ancer.workspace.fingerprints import OF_EXPERIMENT
 from ancer.workspace.places import MADE_FROM
+from ancer.workspace.report.contents import CERTIFIED, COVERED, EACH_SIGMA, FIGURES, SUPERSETS
+from ancer.workspace.report.headline import MEANING, data_name, headline
 from ancer.workspace.report.pages import (
     TEMPLATES,
+    best_cells,
     cells,
+    embedded,
     inline,
     notebook_page,
     six_digits,
@@ -25,31 +31,8 @@ from ancer.workspace.report.pages import (
 )
 from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
 from ancer.workspace.tables.intervals import interval_cells
-from ancer.workspace.tables.measures import INTERVALS, summary_with_fallback
 from ancer.workspace.tables.writing import round_down
 
-CERTIFIED = {
-    "T1": "$\\ell_2$ (Gaussian noise), the best over sigma",
-    "T2": "$\\ell_1$ (uniform noise), the best over sigma",
-}
-SUPERSETS = "how often the region of {} contains the other method's"
-COVERED = "median severity that the regions of correct images cover, by family"
-EACH_SIGMA = {"T1": "$\\ell_2$, each sigma", "T2": "$\\ell_1$, each sigma"}
-FIGURES = (
-    "figures/F3",
-    "coverage/F9",
-    "coverage/F8",
-    "figures/F4",
-    "figures/F10",
-    "toy/F1",
-    "figures/F7",
-    "figures/F2",
-    "figures/F5",
-    "toy/F6",
-    "statistics/S1",
-    "statistics/S2",
-    "statistics/S3",
-)
 KINDS = {"rows": ALONE, "memory": WITH_MEMORY}  # by the folder of the rows
 FOLDER_OF = dict(zip(KINDS.values(), KINDS, strict=True))
 
@@ -57,10 +40,11 @@ FOLDER_OF = dict(zip(KINDS.values(), KINDS, strict=True))
 def write_report(folder: str | Path | None = None) -> Path:
     """Write <profile>/results/report/ anew and return its index.html.
 
-    An index with the tables, whose numbers lead to the rows that they are made of, the figures and
-    the provenance of each experiment; a page for each experiment's rows and for each executed
-    notebook. No page needs a network. Raises FileNotFoundError or ValueError that says what to run
-    where a result is missing or was made from others than there are.
+    An index with what was gained, the tables, whose numbers lead to the rows that they are made of,
+    the figures and the provenance of each experiment; a page for each experiment's rows and for
+    each executed notebook; and report.html, the index as one file that needs no other (JupyterLab
+    shows it, and follows no links). No page needs a network. Raises FileNotFoundError or ValueError
+    that says what to run where a result is missing or was made from others than there are.
     """
     profile = Profile.open(folder, stage="report")
     for kind in MADE_FROM:
@@ -74,15 +58,13 @@ class _Site:
         self.results = profile.folder / "results"
         self.volumes = profile.volumes()
         self.folder = profile.results("report")
-        datasets = set()
-        for experiment in profile.experiments.values():
-            datasets.add(Path(experiment.section.dataset).name.partition(".")[0])
+        datasets = set(map(data_name, profile.experiments.values()))
+        self.style = stylesheet()
         self.home = f"ancer: {', '.join(sorted(datasets))}"
 
     def write(self) -> Path:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        (self.folder / "style.css").write_text(stylesheet())
         pages = self._notebooks()
         summaries = []
         for name, experiment in self.profile.experiments.items():
@@ -94,24 +76,26 @@ class _Site:
             if not name.startswith(tuple(OF_EXPERIMENT)):
                 of_all.append((name, page))
         parameters = self.profile.parameters
-        self._page(
-            "index.html",
-            self.home,
-            "index.html",
-            experiments=summaries,
-            images=parameters.images or "all",
-            n=parameters.certify.n,
-            alpha=parameters.certify.alpha,
-            tables=list(self._tables()),
-            figures=[figure for key in FIGURES for figure in self._figures(key)],
-            notebooks=of_all,
-        )
+        index = {
+            "headline": headline(self.profile),
+            "experiments": summaries,
+            "images": parameters.images or "all",
+            "n": parameters.certify.n,
+            "alpha": parameters.certify.alpha,
+            "tables": list(self._tables()),
+            "figures": [figure for key in FIGURES for figure in self._figures(key)],
+            "notebooks": of_all,
+            "meaning": MEANING,
+            "version": __version__,
+        }
+        self._page("report.html", self.home, "index.html", linked=False, **index)
+        self._page("index.html", self.home, "index.html", linked=True, **index)
         return self.folder / "index.html"
 
     def _page(self, name: str, title: str, template: str, **values: Any) -> None:
         body = Markup(TEMPLATES.get_template(template).render(**values))
         page = TEMPLATES.get_template("page.html").render(
-            title=title, heading=inline(title), body=body, home=self.home
+            title=title, heading=inline(title), body=body, home=self.home, style=self.style
         )
         (self.folder / name).write_text(page)
 
@@ -181,7 +165,7 @@ class _Site:
                 if len(computed):
                     best = same.loc[computed.idxmax()]  # of the sigmas that it is the best of
                     links[k, column] = self._place(self._of_sigma(TABLES[name], best), best)
-        yield self._table(shown_name, caption, table, links)
+        yield self._table(shown_name, caption, table, links, best_cells(table))
 
     def _superset_table(self) -> Iterator[dict[str, Any]]:
         path = self.results / "tables/T3.csv"
@@ -198,25 +182,56 @@ class _Site:
         yield self._table("T3", SUPERSETS.format(self._compared()), table, links)
 
     def _interval_table(self) -> Iterator[dict[str, Any]]:
-        table = interval_cells(pd.read_csv(self.results / "tables/T6.csv"))
+        numbers = pd.read_csv(self.results / "tables/T6.csv")
+        table = interval_cells(numbers)
         links = {}
         for k, line in table.iterrows():
             for column in INTERVALS:
                 links[k, column] = self._place(line["experiment"], line)
-        yield self._table("T6", "with 95 % intervals over images", table, links)
+        best = best_cells(numbers)
+        yield self._table("T6", "with 95 % intervals over images", table, links, best)
 
     def _compared(self) -> str:
         """The method whose regions are compared with others'."""
         return self.profile.methods[self.profile.parameters.volumes.of].label
 
     def _table(
-        self, name: str, caption: str, table: pd.DataFrame, links: Mapping
+        self,
+        name: str,
+        caption: str,
+        table: pd.DataFrame,
+        links: Mapping,
+        best: Collection[tuple[int, str]] = (),
     ) -> dict[str, Any]:
+        """A table for the template, its lines with memory set apart, and its files."""
         shown = table.astype(object).map(round_down)
         if "sigma" in table:
             shown["sigma"] = table["sigma"].map("{:g}".format)
-        note = inline(self.profile.caveats())
-        return {"name": name, "caption": inline(caption), "note": note, **cells(shown, links)}
+        made = cells(shown, links, best)
+        answers = table.get("answer", pd.Series("", index=table.index))
+        parts: dict[bool, list] = {True: [], False: []}  # with memory, or not
+        for line, answer in zip(made["lines"], answers, strict=True):
+            parts[answer == WITH_MEMORY].append(line)
+        return {
+            "name": name,
+            "caption": inline(caption),
+            "note": inline(self.profile.caveats()),
+            "files": self._downloads(name),
+            "columns": made["columns"],
+            "lines": parts[False],
+            "folded": parts[True],
+        }
+
+    def _downloads(self, name: str) -> list[str]:
+        """Copies beside the pages of a table's files."""
+        copied = []
+        for suffix in (".csv", ".tex"):
+            for place in ("tables", "coverage"):
+                path = self.results / place / f"{name}{suffix}"
+                if path.is_file():
+                    shutil.copy(path, self.folder)
+                    copied.append(path.name)
+        return copied
 
     def _place(self, experiment: str, line: pd.Series) -> str:
         """Where the rows of a line with method and answer are."""
@@ -243,6 +258,7 @@ class _Site:
                 shutil.copy(file, self.folder / file.name)
             yield {
                 "name": png.stem,
+                "data": embedded(png),
                 "of": png.stem.removeprefix(name).removeprefix("-"),
                 "caption": inline(f"{CAPTIONS[name]} {note}"),
             }

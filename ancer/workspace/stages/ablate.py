@@ -11,7 +11,7 @@ from ancer.bases.basis import PIXELS
 from ancer.certification import certify
 from ancer.datasets.dataset import Dataset
 from ancer.evaluation.arithmetic import device, machine
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of

@@ -16,7 +16,7 @@ from ancer.bases.lattice import arithmetic
 from ancer.certification import certify
 from ancer.classifier import Classifier
 from ancer.datasets.dataset import Dataset
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.regions.region import ABSTAIN
 from ancer.selection import certify_best
 from ancer.smoothing import SmoothedClassifier
@@ -220,6 +220,6 @@ def certified_rows(
     noise = noise_of(method.name)
     certificates = certify(classifier, data.images, noise, indices=data.indices, **budget)
     for certificate, (label, image) in zip(certificates, labels, strict=True):
-        draws = budget["n0"] + certificate.n
+        draws = certificate.n if law.deterministic else budget["n0"] + certificate.n
         rows.append(row(certificate, label=label, image=image, draws=draws, **about))
     return rows

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ancer._files import write_text
 from ancer.bases.basis import Basis
+from ancer.bases.lattice import nearest
 from ancer.datasets.dataset import Dataset
 from ancer.perturbations.coverage import covered_severity
 from ancer.perturbations.families import FAMILIES, Family, families_for
@@ -117,6 +118,8 @@ def observed_accuracy(experiment: Experiment) -> pd.DataFrame:
     for name, family in families_of(experiment).items():
         for severity in family.shown:
             moved = family(data.images, severity)
+            if experiment.law.lattice is not None:
+                moved = nearest(moved, experiment.law.lattice)
             for method in smoothed:
                 votes = smoothed[method].counts(
                     moved,

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ancer._files import sha256_of, write_text
 from ancer.bases.lattice import step_in
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.classifier import Evaluation
 from ancer.regions.answer import Answer
 from ancer.regions.memory import Memory

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ancer.bases.basis import PIXELS, Basis
 from ancer.classifier import Classifier
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.imports import code_of

@@ -13,7 +13,7 @@ from ancer.certification import certify
 from ancer.confidence.bounds import crossing_probability, log_e_value
 from ancer.confidence.looks import Looks
 from ancer.datasets.dataset import Dataset
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.queries import gap_of_votes
 from ancer.selection import REPORTS, certify_best
 from ancer.stopping import Grid, Hopeless, Improvement, Target
@@ -66,7 +66,7 @@ def savings(profile: Profile) -> pd.DataFrame:
     """Mean draws and radius of the first images of each experiment, by stopping rule."""
     section = profile.parameters.statistics
     lines = []
-    for name, experiment in profile.experiments.items():
+    for name, experiment in _sampled(profile):
         sigma = experiment.section.sigma
         rules = {
             "none": None,
@@ -95,7 +95,7 @@ def savings(profile: Profile) -> pd.DataFrame:
                 "mean radius": _mean(certificates, "radius"),
             }
             lines.append(line)
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["experiment", "stop", "draws", "mean radius"])
 
 
 def _mean(found: Sequence[Any], what: str) -> float:
@@ -155,9 +155,16 @@ def against_baseline(
     return ratios, pd.DataFrame(lines, index=pd.Index(list(ratios), name="experiment"))
 
 
+def _sampled(profile: Profile) -> Iterator[tuple[str, Experiment]]:
+    """The experiments whose votes are sampled: nothing stops or shares where all are counted."""
+    for name, experiment in profile.experiments.items():
+        if not experiment.kind.deterministic:
+            yield name, experiment
+
+
 def _with_best(profile: Profile) -> Iterator[tuple[str, Experiment, Method]]:
     """The experiments that certify a method with best_of, each with the first of them."""
-    for name, experiment in profile.experiments.items():
+    for name, experiment in _sampled(profile):
         best = [method for method in experiment.certified_methods if method.best_of is not None]
         if best:
             yield name, experiment, best[0]
@@ -193,4 +200,5 @@ def reports(profile: Profile) -> pd.DataFrame:
                 "draws": _mean(found, "draws"),
             }
             lines.append(line)
-    return pd.DataFrame(lines)
+    columns = ["experiment", "report", "mean radius", "mean proxy radius", "draws"]
+    return pd.DataFrame(lines, columns=columns)

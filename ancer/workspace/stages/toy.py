@@ -6,7 +6,7 @@ from torch import nn
 from ancer.datasets.loading import load
 from ancer.models import checkpoints
 from ancer.models.networks import build
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.training.loop import Recipe, train
 from ancer.workspace.experiment import Profile
 

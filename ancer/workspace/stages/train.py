@@ -13,7 +13,7 @@ from ancer.models.libraries import LIBRARIES
 from ancer.models.networks import architecture, build, with_provenance
 from ancer.models.published import load_published
 from ancer.models.weights import load_weights
-from ancer.noise import Noise
+from ancer.noise.law import Noise
 from ancer.optimization.jitter import jitter
 from ancer.smoothing import SmoothedClassifier
 from ancer.training.loop import train
@@ -39,8 +39,7 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
     if not isinstance(recipe, TrainingRecipe):
         return _read(experiment, recipe), []
     data = experiment.training_data()
-    seed = experiment.parameters.seed
-    settings = recipe.recipe(experiment.section.options)
+    seed = _seed(experiment)
     code = code_of(train, build, jitter, architecture(experiment.section.arch))
     key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
     kept = _kept(experiment, key)
@@ -48,18 +47,26 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
         return kept
     torch.manual_seed(seed)
     network = build(experiment.section.arch, len(data.classes)).to(device())
+    noise = noise_of(experiment, data.images)
     losses: list[float] = []
-    train(
-        network,
-        data.images,
-        data.labels,
-        noise_of(experiment, data.images),
-        settings,
-        seed=seed,
-        resume=experiment.target("checkpoint").with_suffix(f".{key}.state"),
-        progress=report_epochs(settings.epochs, losses),
-    )
+    for step, settings in enumerate(recipe.recipes(experiment.section.options)):
+        train(
+            network,
+            data.images,
+            data.labels,
+            noise,
+            settings,
+            seed=seed,
+            resume=experiment.target("checkpoint").with_suffix(f".{key}.{step}.state"),
+            progress=report_epochs(settings.epochs, losses),
+        )
     return with_provenance(network, {"key": key, "losses": losses}), losses
+
+
+def _seed(experiment: Experiment) -> int:
+    """Of the network's random streams: its recipe's, or the profile's."""
+    own = getattr(experiment.recipe, "seed", None)
+    return experiment.parameters.seed if own is None else own
 
 
 def noise_of(experiment: Experiment, images: Tensor) -> Noise:
@@ -143,7 +150,7 @@ def _provenance(experiment: Experiment) -> dict:
         **experiment.section.model_dump(exclude=NOT_OF_TRAINING),
         **_library(experiment.section.arch),
         "name": experiment.name,
-        "recipe": experiment.recipe.model_dump(),
-        "seed": experiment.parameters.seed,
+        "recipe": experiment.recipe.model_dump(exclude={"seed"}),
+        "seed": _seed(experiment),
         **machine(device()),
     }

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ancer.bases.basis import PIXELS
-from ancer.certificate import Certificate
+from ancer.certificates.certificate import Certificate
 from ancer.certification import plan_of
-from ancer.noise import Noise, gap_of
+from ancer.confidence.looks import exact_bounds
+from ancer.noise.law import Noise, gap_of
 from ancer.regions.answer import Answer
 from ancer.regions.region import ABSTAIN, Region
 from ancer.selection import Best
@@ -32,8 +33,6 @@ def row(
     classes that have any, "3:9811 5:150"; classes: whose probabilities are bounded, one or two;
     draws: noisy copies spent, selection included.
     """
-    votes = [f"{name}:{count}" for name, count in sorted(certificate.votes.items())]
-    theta = certificate.theta.double()
     return {
         "method": method,
         "candidate": method,
@@ -43,22 +42,7 @@ def row(
         "prediction": certificate.prediction,
         "correct": int(certificate.prediction == label),
         "classes": classes,
-        "p_a_lower": certificate.p_a_lower,
-        "p_b_upper": certificate.p_b_upper,
-        "chosen": certificate.chosen,
-        "count": certificate.count,
-        "rival": certificate.rival,
-        "votes": " ".join(votes),
-        "gap": certificate.gap,
-        "radius": certificate.radius,
-        "proxy_radius": certificate.proxy_radius,
-        "in_box_proxy_radius": certificate.in_box_proxy_radius,
-        "log_volume": certificate.log_volume,
-        "theta_min": theta.min().item(),
-        "theta_gmean": theta.log().mean().exp().item(),
-        "theta_max": theta.max().item(),
-        "theta_rms": theta.square().mean().sqrt().item(),
-        "n": certificate.n,
+        **certificate.numbers,
         "draws": draws,
         "alpha": certificate.alpha,
         "seed": seed,
@@ -96,42 +80,20 @@ def check_numbers(
     others. With stop, where an earlier bound may stand, they are compared with the last one alone.
     The best of several that were all given up claims nothing, of fewer votes.
     """
-    planned = provenance["n"]
-    n = rows["n"].to_numpy()
-    alpha = provenance["alpha"]
-    early = provenance.get("stop") is not None
-    plan = plan_of(planned, early, provenance["looks"])
-    certified = rows["prediction"].to_numpy() != ABSTAIN
-    lower = rows["p_a_lower"].to_numpy()
-    of_several = rows["method"].isin(provenance["best_of"]).to_numpy()
-    given_up = of_several & ~certified & (lower == 0) & (n < planned)
-    share = np.ones(len(rows))
-    of_votes = np.zeros(len(rows), dtype=bool)
+    # 1. the votes, and their bounds
+    right = np.zeros(len(rows), dtype=bool)
     for k, line in enumerate(rows.itertuples()):
-        shares = provenance["best_of"].get(line.method, {})
-        share[k] = shares.get(line.candidate, 1.0)
         votes = votes_of(line.votes)
         found = (sum(votes.values()), votes.pop(line.chosen, 0), max(votes.values(), default=0))
-        of_votes[k] = found == (line.n, line.count, line.rival)
-    # 1. the bounds, of which noise on a lattice takes 2^-51 theta / step for each coordinate: of
-    # as many as a picture of 224x224 has, and steps of 2^-16, at the most
-    slack = 1e-5 + 5e-6 * rows["theta_rms"].to_numpy()
-    count = rows["count"].to_numpy()
-    rival = rows["rival"].to_numpy()
-    drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
-    right = of_votes & drawn & (rows["alpha"] == alpha).to_numpy()
-    upper = rows["p_b_upper"].to_numpy()
-    for classes, at in rows.groupby("classes").indices.items():
-        ended = np.where(drawn[at], n[at], planned).clip(1)
-        a, b = (votes[at].clip(0, ended) for votes in (count, rival))
-        least, most = plan.bounds(a, b, ended, alpha * share[at], str(classes))
-        most = np.minimum(most, 1 - lower[at])
-        near = (lower[at] >= least - slack[at]) & (upper[at] <= most + slack[at])
-        if not early:  # an earlier look may have given better ones
-            near &= (lower[at] <= least + 1e-9) & (upper[at] >= most - 1e-9)
-        right[at] &= given_up[at] | (near & (lower[at] <= 1) & (upper[at] >= 0))
+        right[k] = found == (line.n, line.count, line.rival)
+    if law.deterministic:
+        right &= _bounds_are_counted(rows)
+    else:
+        right &= _bounds_are_of_votes(rows, provenance)
     # 2. the gap, 0 where it abstains; rounding to the lattice of a basis takes a little
-    of_bounds = gap_of(law(1.0), lower, upper)
+    certified = rows["prediction"].to_numpy() != ABSTAIN
+    lower = rows["p_a_lower"].to_numpy()
+    of_bounds = gap_of(law(1.0), lower, rows["p_b_upper"].to_numpy())
     gap = rows["gap"].to_numpy()
     rotated = (rows["basis"] != PIXELS.name).to_numpy()
     less = np.where(rotated, 0.05, 1e-9 * np.abs(of_bounds))
@@ -143,6 +105,49 @@ def check_numbers(
     in_box = rows["in_box_proxy_radius"]  # not computed in another basis
     right &= ((in_box <= rows["proxy_radius"] * (1 + 1e-9)) | (rotated & in_box.isna())).to_numpy()
     _refuse_first(rows, right, path, "has gap or radii that its votes do not give")
+
+
+def _bounds_are_of_votes(rows: pd.DataFrame, provenance: Mapping[str, Any]) -> np.ndarray:
+    """Whether draws, alpha and bounds of each row are those of its votes, at its share of alpha."""
+    planned = provenance["n"]
+    n = rows["n"].to_numpy()
+    alpha = provenance["alpha"]
+    early = provenance.get("stop") is not None
+    plan = plan_of(planned, early, provenance["looks"])
+    lower = rows["p_a_lower"].to_numpy()
+    upper = rows["p_b_upper"].to_numpy()
+    abstained = (rows["prediction"] == ABSTAIN).to_numpy()
+    of_several = rows["method"].isin(provenance["best_of"]).to_numpy()
+    given_up = of_several & abstained & (lower == 0) & (n < planned)
+    share = np.ones(len(rows))
+    for k, (method, candidate) in enumerate(zip(rows["method"], rows["candidate"], strict=True)):
+        share[k] = provenance["best_of"].get(method, {}).get(candidate, 1.0)
+    # noise on a lattice takes 2^-51 theta / step for each coordinate: of as many as a picture of
+    # 224x224 has, and steps of 2^-16, at the most
+    slack = 1e-5 + 5e-6 * rows["theta_rms"].to_numpy()
+    drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
+    right = drawn & (rows["alpha"] == alpha).to_numpy()
+    for classes, at in rows.groupby("classes").indices.items():
+        ended = np.where(drawn[at], n[at], planned).clip(1)
+        a, b = (rows[votes].to_numpy()[at].clip(0, ended) for votes in ("count", "rival"))
+        least, most = plan.bounds(a, b, ended, alpha * share[at], str(classes))
+        most = np.minimum(most, 1 - lower[at])
+        near = (lower[at] >= least - slack[at]) & (upper[at] <= most + slack[at])
+        if not early:  # an earlier look may have given better ones
+            near &= (lower[at] <= least + 1e-9) & (upper[at] >= most - 1e-9)
+        right[at] &= given_up[at] | (near & (lower[at] <= 1) & (upper[at] >= 0))
+    return right
+
+
+def _bounds_are_counted(rows: pd.DataFrame) -> np.ndarray:
+    """Whether rows of a deterministic law are of all its draws, at alpha 0."""
+    n = rows["n"].to_numpy()
+    levels = 1 / rows["arithmetic"].str.removeprefix("lattice ").astype(float)
+    all_of_them = (2 * rows["theta_max"] * levels).round().to_numpy() == n
+    bounds = exact_bounds(rows["count"].to_numpy(), rows["rival"].to_numpy(), n.clip(1))
+    near = np.isclose(rows["p_a_lower"], bounds.lower, rtol=0, atol=1e-9)
+    near &= np.isclose(rows["p_b_upper"], bounds.upper, rtol=0, atol=1e-9)
+    return all_of_them & near & (rows["alpha"] == 0).to_numpy()
 
 
 def check_images(rows: pd.DataFrame, digests: Mapping[int, str], path: Path) -> None:

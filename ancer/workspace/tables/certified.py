@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pandas as pd
 
 from ancer._files import write_text
-from ancer.workspace.experiment import Experiment, Profile
-from ancer.workspace.methods import Methods
-from ancer.workspace.parameters.sections import Published
-from ancer.workspace.tables.measures import (
+from ancer.measures import (
     certified_accuracy,
     fallback_share,
     radii_of,
     summary_with_fallback,
 )
+from ancer.workspace.experiment import Experiment, Profile
+from ancer.workspace.methods import Methods
+from ancer.workspace.parameters.sections import Published
 from ancer.workspace.tables.writing import round_down, write_table
 
 ALONE = "certificate alone"

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ancer.confidence.looks import CLASSES
-from ancer.noise import Noise
+from ancer.measures import summary
+from ancer.noise.law import Noise
 from ancer.queries import gap_of_votes
 from ancer.workspace.experiment import Profile
 from ancer.workspace.methods import Methods
 from ancer.workspace.store.timing import read_seconds
-from ancer.workspace.tables.measures import summary
 
 SHOWN = ("certified accuracy", "ACR", "AC-proxy-R", "median radius")  # of each kind of bound
 
@@ -41,12 +41,13 @@ def superset_table(volumes: pd.DataFrame, of: str, methods: Methods) -> pd.DataF
 def classes_table(profile: Profile) -> pd.DataFrame:
     """T8: certificates that bound one class, and two, from the same votes; no network is needed.
 
-    Of the methods that are not the best of others, where no rule stopped early.
+    Of the methods that are not the best of others, where votes are sampled and no rule stopped
+    early.
     """
     lines = []
     for name, experiment in profile.experiments.items():
         rows = experiment.rows()
-        if experiment.parameters.certify.stop is not None:
+        if experiment.kind.deterministic or experiment.parameters.certify.stop is not None:
             continue
         for method, group in rows.groupby("method", sort=False):
             if experiment.methods[method].best_of is not None:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables.certified import ALONE, groups
-from ancer.workspace.tables.measures import certified_accuracy
 
 
 def median_table(

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ancer.measures import INTERVALS, certified, interval
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.tables.certified import ALONE, groups
-from ancer.workspace.tables.measures import INTERVALS, certified, interval
 from ancer.workspace.tables.writing import round_down, round_up, write_table
 
 

@@ -1,0 +1,1 @@
+"""What is proved of one image, and of many."""

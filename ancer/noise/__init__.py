@@ -1,0 +1,1 @@
+"""Noise laws: Gaussian for l2, uniform and splitting for l1."""

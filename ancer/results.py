@@ -1,0 +1,299 @@
+"""The usual job in one call: images, several methods, certificates beside each other."""
+
+import hashlib
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ancer._files import write_text
+from ancer.certificates.many import FILE, Certificates, Labels
+from ancer.certificates.remarks import remarks
+from ancer.certification import certify
+from ancer.classifier import Classifier, as_classifier, check_images
+from ancer.confidence.budget import check_budget, check_enough, check_whole
+from ancer.noise.law import Noise
+from ancer.noise.named import noise_named
+from ancer.optimization.anisotropic import optimize_anisotropic
+from ancer.optimization.isotropic import optimize_isotropic
+from ancer.registry import NAME, find
+from ancer.smoothing import image_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Theta = Callable[..., Tensor]
+METHODS: dict[str, Theta | None] = {
+    "fixed": None,  # theta of the training noise
+    "isotropic": optimize_isotropic,
+    "anisotropic": optimize_anisotropic,
+}
+PLANNED = ("seed", "indices", "n", "alpha")  # what theta functions may take
+# random splits count more draws the larger theta is
+OF_SPLITS = METHODS | {"anisotropic": partial(optimize_anisotropic, enlarge=1.0, growth=4.0)}
+RUN = "run.json"
+TABLE = "certificates.csv"
+
+
+class Results(Mapping[str, Certificates]):
+    """Certificates of the same images by several methods: results["isotropic"] are one method's.
+
+    labels: the true classes, an int64 array; None where they are not known.
+
+    Example:
+        >>> found = Results({"none": Certificates(())})
+        >>> list(found), len(found["none"])
+        (['none'], 0)
+    """
+
+    def __init__(self, certificates: Mapping[str, Certificates], labels: np.ndarray | None = None):
+        self._all = dict(certificates)
+        self.labels = labels
+
+    def __getitem__(self, method: str) -> Certificates:
+        return self._all[method]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{method}: {found!r}" for method, found in self.items())
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html(float_format="{:.4g}".format)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """All rows of `Certificates.to_frame`, the method first."""
+        import pandas as pd
+
+        frames = {method: found.to_frame(self.labels) for method, found in self.items()}
+        return pd.concat(frames, names=["method"]).reset_index("method").reset_index(drop=True)
+
+    def summary(self) -> "pd.DataFrame":
+        """Headline numbers (`Certificates.summary`), a row a method."""
+        import pandas as pd
+
+        return pd.DataFrame({m: found.summary(self.labels) for m, found in self.items()}).T
+
+    def plot(self, *, by: str = "radius", ax: "Axes | None" = None) -> "Axes":
+        """Certified accuracy curves of all methods; ValueError where labels are not known."""
+        if self.labels is None:
+            raise ValueError("certified accuracy needs labels: give them to `evaluate`")
+        for method, found in self.items():
+            ax = found.plot(self.labels, by=by, ax=ax, label=method)
+        assert ax is not None  # there is a method
+        ax.legend()
+        return ax
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Results":
+        """What `evaluate` has finished in a folder; FileNotFoundError where there is nothing."""
+        path = Path(folder) / RUN
+        if not path.is_file():
+            raise FileNotFoundError(f"no run at {path}: give the folder `out` of evaluate")
+        run = json.loads(path.read_text())
+        found = {}
+        for method in run["methods"]:
+            parts = [Certificates.load(part) for part in sorted(path.parent.glob(f"{method}/*"))]
+            found[method] = _joined(parts)
+        labels = run["labels"]
+        return cls(found, None if labels is None else np.array(labels))
+
+
+def evaluate(
+    model: nn.Module | Classifier,
+    images: Tensor | np.ndarray | Iterable[tuple[Tensor, Tensor]],
+    labels: Labels | None = None,
+    *,
+    sigma: float,
+    noise: str = "gaussian",
+    methods: Sequence[str] | Mapping[str, Theta | None] = ("fixed", "isotropic", "anisotropic"),
+    n: int = 100_000,
+    alpha: float = 0.001,
+    seed: int = 0,
+    exact: bool = False,
+    lattice: float = 1 / 255,
+    chunk: int = 20,
+    indices: Sequence[int] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Results:
+    """Certify images with several methods, each at alpha, and put them side by side.
+
+    images: (B, ...) in [0, 1], a tensor or array, or a DataLoader of (images, labels). sigma: of
+    the noise under which the model was trained. noise: gaussian (l2), uniform or splitting (l1).
+
+    methods: of "fixed", "isotropic" and "anisotropic", each starting from theta of the one before;
+    or names with functions theta(classifier, x, noise, *, seed, indices), as in docs/own-method.md,
+    which start from the training noise; None is that noise itself.
+
+    n, alpha, seed, exact, lattice: as of `certify`, whose guarantee each certificate has. Between
+    images whose theta differ nothing is promised: `Memory` answers for them. indices: the images'
+    numbers in their data set, 0, 1, ... by default.
+
+    out: a folder. Each `chunk` images of a method are kept there when they are done, and a run that
+    was killed goes on from them; of other arguments, images or weights, ValueError says which (of a
+    function of yours only the name is compared). `Results.load(out)` reads it; certificates.csv is
+    the table. progress: a bar (tqdm).
+
+    Warns where the certificates mean little: see `certificates.remarks`. Raises ValueError, before
+    any work, on arguments outside their domain.
+
+    Example:
+        >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+        >>> found = evaluate(nn.Identity(), x, [0, 1], sigma=0.25, n=1000, progress=False)
+        >>> list(found), found.labels.tolist()
+        (['fixed', 'isotropic', 'anisotropic'], [0, 1])
+    """
+    # 1. all arguments, before any work
+    check_budget(n, 100, alpha, "two")
+    check_enough(n, alpha, "two")
+    check_whole(seed=seed, chunk=chunk)
+    x, truth = _images_and_labels(images, labels)
+    numbers = list(image_indices(x, indices))
+    classifier = as_classifier(model)
+    start = noise_named(noise, sigma, lattice)
+    functions, chained = _functions(methods, OF_SPLITS if start.deterministic else METHODS)
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, found {chunk}")
+    settings = {"n": n, "alpha": alpha, "seed": seed, "exact": exact, "lattice": lattice}
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        about = {**settings, "sigma": sigma, "noise": noise, "chunk": chunk}
+        about |= {"indices": numbers, "methods": list(functions)}
+        _open_run(folder / RUN, about, classifier, x, truth)
+
+    # 2. some images after the other, each by all methods
+    found: dict[str, list[Certificates]] = {method: [] for method in functions}
+    with tqdm(total=len(x) * len(functions), unit="image", disable=not progress) as bar:
+        for first in range(0, len(x), chunk):
+            part = x[first : first + chunk]
+            before = start
+            for method, function in functions.items():
+                bar.set_description(method)
+                place = None if folder is None else folder / method / f"{first:08d}"
+                named = {**settings, "indices": numbers[first : first + chunk]}
+                done = _certified(classifier, part, before, function, named, place)
+                found[method].append(done)
+                bar.update(len(part))
+                if chained:
+                    before = before.with_theta(_theta_of(done))
+
+    # 3. what is to be said of them
+    joined = {method: _joined(parts) for method, parts in found.items()}
+    for method, certificates in joined.items():
+        for remark in remarks(certificates):
+            warnings.warn(f"{method}: {remark}", stacklevel=2)
+    results = Results(joined, truth)
+    if folder is not None:
+        write_text(folder / TABLE, results.to_frame().to_csv(index=False))
+    return results
+
+
+def _certified(
+    classifier: Classifier,
+    x: Tensor,
+    start: Noise,
+    function: Theta | None,
+    settings: Mapping[str, Any],
+    place: Path | None,
+) -> Certificates:
+    """Certificates of some images by one method; read where `place` holds them."""
+    if place is not None and (place / FILE).is_file():
+        return Certificates.load(place)
+    noise = start
+    if function is not None:
+        planned = {name: settings[name] for name in PLANNED if name in _takes(function)}
+        theta = function(classifier, x, start, **planned)
+        noise = start.with_theta(theta)
+    found = certify(classifier, x, noise, **settings)
+    if place is not None:
+        found.save(place)
+    return found
+
+
+def _joined(parts: Iterable[Certificates]) -> Certificates:
+    return Certificates(chain.from_iterable(parts))
+
+
+def _takes(function: Theta) -> set[str]:
+    """The names of a function's arguments."""
+    return set(inspect.signature(function).parameters)
+
+
+def _theta_of(certificates: Certificates) -> Tensor:
+    theta = torch.stack([certificate.theta for certificate in certificates])
+    return theta.flatten() if theta[0].numel() == 1 else theta
+
+
+def _functions(
+    methods: Sequence[str] | Mapping[str, Theta | None], known: Mapping[str, Theta | None]
+) -> tuple[dict[str, Theta | None], bool]:
+    """Functions by name, and whether each starts from the one before."""
+    if isinstance(methods, str):
+        raise ValueError(f"methods must be several names, found {methods!r}: [{methods!r}]")
+    if not methods:
+        raise ValueError(f"methods must name one or more of {', '.join(METHODS)}, found none")
+    for name in methods:
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"a method's name is letters, digits and ._-, found {name!r}")
+    if isinstance(methods, Mapping):
+        return dict(methods), False
+    return {name: find(name, known, "method") for name in methods}, True
+
+
+def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.ndarray | None]:
+    """Images as one tensor, and labels as an array; of a DataLoader both."""
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
+    elif not isinstance(images, Tensor):
+        if labels is not None:
+            raise ValueError("labels come with the batches of a DataLoader: leave out labels=")
+        batches = list(images)
+        images = torch.cat([x for x, _ in batches])
+        labels = torch.cat([torch.as_tensor(y) for _, y in batches])
+    check_images(images)
+    truth = None if labels is None else np.asarray(labels)
+    if truth is not None and truth.shape != (len(images),):
+        raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
+    return images, truth
+
+
+def _open_run(
+    path: Path,
+    about: dict[str, Any],
+    classifier: Classifier,
+    x: Tensor,
+    labels: np.ndarray | None,
+) -> None:
+    """Write what a run is of, or ValueError where another one is there."""
+    now = {
+        **about,
+        "labels": None if labels is None else labels.tolist(),
+        "images": hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        **asdict(classifier.evaluation(x.shape[1:])),
+    }
+    if path.is_file():
+        there = json.loads(path.read_text())
+        other = [name for name in now if there.get(name) != now[name]]
+        if other:
+            raise ValueError(
+                f"{path.parent} holds a run with other {', '.join(other)}: give another folder, or "
+                "the same arguments to go on with it"
+            )
+    write_text(path, json.dumps(now, indent=1))
