@@ -1,7 +1,8 @@
 """A small profile on which the whole pipeline has run, for tests of its results.
 
 With several workers (pytest -n) each file is one worker's, and so are all tests of that profile and
-all of one JupyterLab: what is costly is made once, and begun first.
+all of one JupyterLab: what is costly is made once. What takes longest begins first, so that no
+worker is left alone with it.
 """
 
 import re
@@ -10,6 +11,14 @@ from functools import cache
 import pytest
 from stages import EXPERIMENTS, LAST, ROOT, STAGES, run, small
 from xdist.scheduler import LoadScopeScheduling
+
+LONG = [
+    "browser",
+    "pipeline",
+    "tests/workspace/test_kills.py",
+    "tests/workspace/test_bases_pipeline.py",
+    "tests/workspace/test_profiles.py",
+]
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +57,6 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The groups of several files, which take longest, come first."""
+    """The longest groups come first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: group_of(item.location[0]) not in ("browser", "pipeline"))
+        items.sort(key=lambda item: group_of(item.location[0]) not in LONG)

@@ -27,7 +27,7 @@ NAME = "digits-l2-025"
 ROWS = f"results/rows/{NAME}.csv"
 THETA = f"data/theta/{NAME}.safetensors"
 EARLY = "too early"
-KILLS = int(os.environ.get("ANCER_KILLS", 5))
+KILLS = int(os.environ.get("ANCER_KILLS", 3))
 pytestmark = pytest.mark.slow
 
 
@@ -43,6 +43,7 @@ def trained(tmp_path_factory):
         folder = tmp_path_factory.mktemp("trained")
         p = parameters()
         p["images"] = 12
+        p["certify"]["n"] = 2000
         p["every"] = 7
         for recipe in p["train"].values():
             recipe["epochs"] = 8

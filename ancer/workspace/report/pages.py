@@ -117,7 +117,8 @@ def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
 def framed(path: Path) -> HTML:
     """A page that needs no other, in a frame of its own in a notebook."""
     page = html.escape(path.read_text())
-    return HTML(f'<iframe srcdoc="{page}" style="width: 100%; height: 60em; border: 0"></iframe>')
+    style = "width: 100%; height: 60em; border: 0"
+    return HTML(f'<div><iframe srcdoc="{page}" style="{style}"></iframe></div>')
 
 
 def six_digits(value: object) -> object:
