@@ -1,6 +1,7 @@
 # make         everything from nothing: environment, then the default profile's tables and figures
 # make report  the committed tables, figures and rows as pages for a browser: seconds, computes nothing
 # make test    environment, then linting, types and tests
+# make docs    the documentation as pages, in .build/docs
 # make speed   against the published code and ART (after `make`; benchmarks/speed.py)
 # make gpu     the tests and measurements that need CUDA (benchmarks/gpu.py)
 # All install into .venv; with an environment of your own, use `dvc repro` and `pytest` directly.
@@ -14,7 +15,7 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
-.PHONY: all report test speed gpu
+.PHONY: all report test docs speed gpu
 .DELETE_ON_ERROR:
 
 # The committed results are there to be read; the first `make` in a clone removes them, so that all
@@ -35,6 +36,10 @@ test: .venv/.tested
 	ruff format --check .
 	mypy
 	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --no-loadscope-reorder
+
+docs: .venv/.documented
+	sphinx-build -q -W --keep-going -c docs . .build/docs
+	@echo "To be read in a browser: .build/docs/docs/index.html"
 
 gpu: .venv/.tested
 	@python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
@@ -62,5 +67,9 @@ speed: .venv/.installed
 	touch $@
 
 .venv/.tested: .venv/.installed
-	pip install -q -c requirements.lock -e '.[workspace,test,dask,explore,imagenet,diffusers]'
+	pip install -q -c requirements.lock -e '.[workspace,test,docs,dask,explore,imagenet,diffusers]'
+	touch $@
+
+.venv/.documented: .venv/.installed
+	pip install -q -c requirements.lock -e '.[workspace,explore,docs]'
 	touch $@

@@ -108,7 +108,8 @@ def certify_best(
     least 1 - alpha, whichever is reported. At most one basis beside pixels; isotropic candidates
     are drawn in it too. The rest as in `certify`, which gives a candidate the very same votes.
 
-    report:
+    report: which certificates.
+
     - "largest": the largest volume. Always at least the volume that `certify` gives the baseline at
       its part of alpha, for every image: the baseline is given up only when it cannot become the
       largest any more.

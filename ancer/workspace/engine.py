@@ -7,7 +7,7 @@ from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
 from ancer.workspace.cluster import PROCESS
-from ancer.workspace.notebooks import tidy
+from ancer.workspace.notebooks import repeatable
 
 
 class Engine(NBClientEngine):
@@ -27,4 +27,5 @@ class Engine(NBClientEngine):
         kwargs.setdefault("coalesce_streams", True)
         if os.name == "posix":
             kwargs.setdefault("config", Config({"KernelManager": {"transport": "ipc"}}))
-        return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs))
+        executed = super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs)
+        return repeatable(executed)

@@ -1,6 +1,7 @@
 """Notebooks that are the same each time: stripped, tidied, with one line of progress."""
 
 import ast
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,7 +69,8 @@ def progress(
 ) -> Iterator[T]:
     """Yield each item and keep one line: images done, rate, time left, and where to see more.
 
-    total: images in all; images: how many of them an item is. The last line has no time.
+    total: images in all; images: how many of them an item is. The last line says how long it took,
+    which `repeatable` takes out.
     """
     done = 0
     start = time.perf_counter()
@@ -81,7 +83,7 @@ def progress(
             if dashboard:
                 left += f", dashboard: {dashboard}"
             _say(f"{what}: {done} of {total} images, {rate:.1f} a second, {left}")
-    _say(f"{what}: done")
+    _say(f"{what}: done{_took(done, 'images', time.perf_counter() - start)}")
 
 
 def report_epochs(epochs: int, losses: list[float]) -> Callable[[int, float], None]:
@@ -94,9 +96,26 @@ def report_epochs(epochs: int, losses: list[float]) -> Callable[[int, float], No
         if epoch < epochs:
             _say(f"epoch {epoch} of {epochs}: loss {loss:.3f}, {left:.0f} s left")
         else:
-            _say("train: done")
+            _say(f"train: done{_took(epochs, 'epochs', time.perf_counter() - start)}")
 
     return report
+
+
+def _took(done: int, of: str, seconds: float) -> str:
+    """How long all took, for the last line of progress."""
+    return f", {done} {of} in {seconds:.0f} s, {done / seconds:.1f} a second"
+
+
+def repeatable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook as the pipeline keeps it: the same each time, without links onwards."""
+    notebook.cells = [
+        cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])
+    ]
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r": done, \d+ \w+ in .*", ": done", output.text)
+    return tidy(notebook)
 
 
 def _say(line: str) -> None:

@@ -169,7 +169,7 @@ def ran(opened):
     name -> (saved notebook, foreign requests)
     """
     done = {}
-    for name in ("index", "toy", *STAGES, *LAST, "bases", "report"):
+    for name in ("index", "quickstart", "toy", *STAGES, *LAST, "bases", "report"):
         notebook = opened(name)
         notebook.run()
         done[name] = notebook.saved(), notebook.foreign

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -307,7 +308,14 @@ def dask_cluster():
     for module, *arguments in (scheduler, worker, worker):
         command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
         processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+    wait_for(listens, processes[0])
     return processes
+
+
+def listens():
+    """Whether the scheduler takes connections yet."""
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", 18786)) == 0
 
 
 def stop(processes):

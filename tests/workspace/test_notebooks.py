@@ -20,7 +20,13 @@ from ancer.workspace.stages.certify import certify_images
 from ancer.workspace.tables.certified import ALONE
 from ancer.workspace.tables.intervals import interval_table
 
-FOR_PEOPLE = {"bases", "explore", "index", "report"}  # run in a browser: tests/browser
+FOR_PEOPLE = {
+    "bases",
+    "explore",
+    "index",
+    "quickstart",
+    "report",
+}  # run in a browser: tests/browser
 NAME = "digits-l2-025"
 pytestmark = pytest.mark.slow
 

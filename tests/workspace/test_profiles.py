@@ -196,7 +196,7 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     p["experiments"] = {name: p["experiments"][name]}
     p |= {"images": 2, "every": 3}
     p["certify"] |= {"n0": 4, "n": 20}
-    p["methods"]["isotropic"]["draws"] = 4
+    p["methods"]["isotropic"] |= {"draws": 4, "scales": [0.5, 1.0, 2.0]}
     p["methods"]["anisotropic"] |= {"search_draws": 4, "iterations": 2, "draws": 4}
     # bfloat16 takes many times as long where the processor has none
     p["evaluate"] |= {"batch_size": 8, "dtype": "float32"}
