@@ -48,6 +48,7 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = f"ancer {release}"
 html_copy_source = False
+html_show_copyright = False
 html_math_renderer = "mathml"
 
 
