@@ -119,7 +119,7 @@ def test_first_screen_says_what_was_gained(profile, pages):
     more = (radius["anisotropic"] - radius["fixed"]).mean()
     (number,) = [n for n in found["numbers"] if n["name"] == "AC-proxy-R"]
     assert number["value"] == round_down(radius["anisotropic"].mean())
-    assert number["more"].startswith(f"{more:+.3f} [")
+    assert number["more"].startswith(f"{float(round_down(more)):+.3f} [")
     for name in ("index.html", "report.html"):
         text = (profile / "results/report" / name).read_text()
         assert number["more"] in text and found["sentence"] in text

@@ -50,11 +50,13 @@ def _number(mine: pd.DataFrame, its: pd.DataFrame, name: str, plain: str) -> dic
     low, high = interval_of_mean(more)
     if low != low:  # a radius that was not computed
         return None
+    gain = str(round_down(more.mean()))
+    sign = "" if gain.startswith("-") else "+"
     return {
         "value": str(round_down(ours.mean())),
         "name": name,
         "meaning": MEANING[name],
-        "more": f"{more.mean():+.3f} [{round_down(low)}, {round_up(high)}] over {plain}",
+        "more": f"{sign}{gain} [{round_down(low)}, {round_up(high)}] over {plain}",
     }
 
 
@@ -65,7 +67,8 @@ def _sentence(
     size = average_certified_radius(its, by="proxy_radius")
     times = "more than"
     if size:
-        times = f"{average_certified_radius(mine, by='proxy_radius') / size:.1f} times"
+        ratio = average_certified_radius(mine, by="proxy_radius") / size
+        times = f"{round_down(ratio, digits=1)} times"
     return (
         f"On {len(mine)} images of {data_name(experiment)}, "
         f"$\\ell_{experiment.norm}$ at sigma {section.sigma:g}, the regions of **{ours}** are as "

@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 Links = Mapping[tuple[int, str], str]  # of cells: position of the line, column
+Column = tuple[str, bool]  # name, whether of words
+Line = list[tuple[Any, str | None, bool]]  # text, link, whether it is best
 
 
 class _Renderer(IPythonRenderer):
@@ -67,6 +69,11 @@ def stylesheet() -> Markup:
     return Markup(f"{ours}\n{code}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
 
 
+def script() -> Markup:
+    """What sorts and filters tables; pages can be read without it."""
+    return Markup((Path(__file__).parent / "templates/sort.js").read_text())
+
+
 def notebook_page(path: Path) -> tuple[str, Markup]:
     """Title and body of an executed notebook."""
     notebook = nbformat.read(path, as_version=4)
@@ -99,6 +106,43 @@ def cells(
             shown.append((text, (links or {}).get((k, column)), (k, column) in best))
         lines.append(shown)
     return {"columns": columns, "lines": lines}
+
+
+def without_constants(
+    columns: Sequence[Column], lines: Sequence[Line], names: Collection[str]
+) -> tuple[list[Column], list[Line], str]:
+    """A table's columns and lines without those of `names` that say the same in all lines.
+
+    Beside them what they say.
+    """
+    kept = []
+    said = []
+    for k, (name, _) in enumerate(columns):
+        texts = {str(line[k][0]) for line in lines}
+        if name in names and len(texts) == 1:
+            said.append(f"{name}: {texts.pop()}")
+        else:
+            kept.append(k)
+    shorter = [[line[k] for k in kept] for line in lines]
+    return [columns[k] for k in kept], shorter, ", ".join(said)
+
+
+def texts_of(lines: Iterable[Line]) -> set[tuple]:
+    """What the lines of a table say."""
+    return {tuple(text for text, _, _ in line) for line in lines}
+
+
+def with_gain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the column "ACR gain": ACR above that of the first method on the same images."""
+    keys = [key for key in ("training", "sigma") if key in table]
+    gains = pd.Series(float("nan"), index=table.index)
+    for _, lines in table.groupby(keys, dropna=False):
+        first = lines.iloc[0]
+        others = lines.index[lines["images"] == first["images"]][1:]
+        gains[others] = table.loc[others, "ACR"] - first["ACR"]
+    table = table.copy()
+    table.insert(table.columns.get_loc("ACR") + 1, "ACR gain", gains)
+    return table
 
 
 def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:

@@ -26,14 +26,19 @@ from ancer.workspace.report.pages import (
     embedded,
     inline,
     notebook_page,
+    script,
     six_digits,
     stylesheet,
+    texts_of,
+    with_gain,
+    without_constants,
 )
 from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
 from ancer.workspace.tables.intervals import interval_cells
 from ancer.workspace.tables.writing import round_down
 
 KINDS = {"rows": ALONE, "memory": WITH_MEMORY}  # by the folder of the rows
+WORDS = ("training", "answer")  # columns that are said once where they are the same
 FOLDER_OF = dict(zip(KINDS.values(), KINDS, strict=True))
 
 
@@ -60,6 +65,7 @@ class _Site:
         self.folder = profile.results("report")
         datasets = set(map(data_name, profile.experiments.values()))
         self.style = stylesheet()
+        self.script = script()
         self.home = f"ancer: {', '.join(sorted(datasets))}"
 
     def write(self) -> Path:
@@ -95,7 +101,12 @@ class _Site:
     def _page(self, name: str, title: str, template: str, **values: Any) -> None:
         body = Markup(TEMPLATES.get_template(template).render(**values))
         page = TEMPLATES.get_template("page.html").render(
-            title=title, heading=inline(title), body=body, home=self.home, style=self.style
+            title=title,
+            heading=inline(title),
+            body=body,
+            home=self.home,
+            style=self.style,
+            script=self.script,
         )
         (self.folder / name).write_text(page)
 
@@ -165,7 +176,7 @@ class _Site:
                 if len(computed):
                     best = same.loc[computed.idxmax()]  # of the sigmas that it is the best of
                     links[k, column] = self._place(self._of_sigma(TABLES[name], best), best)
-        yield self._table(shown_name, caption, table, links, best_cells(table))
+        yield self._table(shown_name, caption, with_gain(table), links, best_cells(table))
 
     def _superset_table(self) -> Iterator[dict[str, Any]]:
         path = self.results / "tables/T3.csv"
@@ -212,14 +223,19 @@ class _Site:
         parts: dict[bool, list] = {True: [], False: []}  # with memory, or not
         for line, answer in zip(made["lines"], answers, strict=True):
             parts[answer == WITH_MEMORY].append(line)
+        columns, lines, same = without_constants(made["columns"], parts[False], WORDS)
+        folded_columns, folded, _ = without_constants(made["columns"], parts[True], WORDS)
         return {
             "name": name,
             "caption": inline(caption),
+            "same": inline(same),
             "note": inline(self.profile.caveats()),
             "files": self._downloads(name),
-            "columns": made["columns"],
-            "lines": parts[False],
-            "folded": parts[True],
+            "columns": columns,
+            "lines": lines,
+            "folded_columns": folded_columns,
+            "folded": folded,
+            "unchanged": texts_of(folded) <= texts_of(lines),
         }
 
     def _downloads(self, name: str) -> list[str]:
@@ -250,8 +266,9 @@ class _Site:
     def _figures(self, key: str) -> Iterator[dict[str, Any]]:
         """Copies beside the pages of a figure, or of that of each experiment."""
         whole = self.results / f"{key}.png"
-        found = [whole] if whole.exists() else sorted(self.results.glob(f"{key}-*.png"))
         name = Path(key).name
+        each = [self.results / f"{key}-{experiment}.png" for experiment in self.profile.experiments]
+        found = [whole] if whole.exists() else [png for png in each if png.exists()]
         note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
         for png in found:
             for file in (png, png.with_suffix(".svg")):
