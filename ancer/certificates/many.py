@@ -92,7 +92,7 @@ class Certificates(Sequence[Certificate]):
             rows.append({"index": c.index, "prediction": c.prediction, **c.numbers, **about})
         frame = pd.DataFrame(rows)
         if labels is not None:
-            frame.insert(1, "label", self._checked(labels))
+            frame.insert(1, "label", checked_labels(labels, len(self)))
             frame.insert(3, "correct", (frame["prediction"] == frame["label"]).astype(int))
         return frame
 
@@ -174,14 +174,16 @@ class Certificates(Sequence[Certificate]):
             found.append(_read(header, center, tensors[f"{k} theta"], basis))
         return cls(found)
 
-    def _checked(self, labels: Labels) -> np.ndarray:
-        found = np.asarray(labels)
-        if found.shape != (len(self),) or not np.issubdtype(found.dtype, np.integer):
-            raise ValueError(
-                f"labels must be {len(self)} whole numbers, one a certificate, "
-                f"found {found.dtype} of shape {found.shape}"
-            )
-        return found
+
+def checked_labels(labels: Labels, count: int) -> np.ndarray:
+    """The labels of so many certificates; ValueError unless they are that many whole numbers."""
+    found = np.asarray(labels)
+    if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"labels must be {count} whole numbers, one a certificate, "
+            f"found {found.dtype} of shape {found.shape}"
+        )
+    return found
 
 
 def _read(
@@ -189,7 +191,13 @@ def _read(
 ) -> Certificate:
     name, key = header["basis"]
     if basis is None or name == PIXELS.name:
-        basis = basis_named(name, center.shape)
+        try:
+            basis = basis_named(name, center.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"theta is in the basis {name!r}, which its name alone does not give: "
+                "load(folder, basis=...)"
+            ) from error
     if basis.key != key:
         raise ValueError(f"theta is in the basis {key}, found {basis.key}: give basis=...")
     evaluation = header["evaluation"]

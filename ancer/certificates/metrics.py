@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from ancer.certificates.certificate import Certificate
-from ancer.certificates.many import Labels
+from ancer.certificates.many import Labels, checked_labels
 
 
 class _Mean(ABC):
@@ -18,11 +18,9 @@ class _Mean(ABC):
         """The number of one image."""
 
     def update(self, certificates: Iterable[Certificate], labels: Labels) -> None:
-        """Take in certificates and their true classes; ValueError for another number of these."""
+        """Take in certificates and their true classes; ValueError for labels that are not these."""
         found = list(certificates)
-        if len(labels) != len(found):
-            raise ValueError(f"found {len(found)} certificates and {len(labels)} labels")
-        for certificate, label in zip(found, labels, strict=True):
+        for certificate, label in zip(found, checked_labels(labels, len(found)), strict=True):
             self._total += self._of(certificate, int(label))
             self._count += 1
 

@@ -85,9 +85,11 @@ def certify(
       ancer certify --arch torchvision:resnet18 --weights w.safetensors --data photos/
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --sigma 0.25 --images 100 --out run/
     """
+    from ancer.noise.named import noise_named
     from ancer.results import METHODS, evaluate
 
     found, classifier = _opened(data, images, every, arch, weights, (mean, std), batch_size, dtype)
+    noise_named(noise, sigma, found.lattice)  # splits need one: before any work
     results = evaluate(
         classifier,
         found.images,

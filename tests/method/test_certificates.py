@@ -161,6 +161,8 @@ def test_a_basis_of_ones_own_is_given_again(tmp_path):
     other = Dense(torch.eye(2, dtype=torch.float64), (2,), name="mine")
     with pytest.raises(ValueError, match=r"theta is in the basis mine .*: give basis="):
         ancer.Certificates.load(tmp_path, basis=other)
+    with pytest.raises(ValueError, match=r"basis 'mine', which its name .* load\(folder, basis="):
+        ancer.Certificates.load(tmp_path)
 
 
 def test_where_there_are_none_it_is_said(tmp_path):
@@ -185,7 +187,7 @@ def test_metrics_batch_after_batch_are_those_of_all(found):
     acr.reset()
     acr.update(found[:1], LABELS[:1])
     assert acr.compute() == found[0].radius
-    with pytest.raises(ValueError, match="found 4 certificates and 2 labels"):
+    with pytest.raises(ValueError, match="labels must be 4 whole numbers"):
         acr.update(found, [0, 1])
     with pytest.raises(ValueError, match="radius must be >= 0, found nan"):
         ancer.CertifiedAccuracy(math.nan)

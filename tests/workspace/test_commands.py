@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -98,6 +99,22 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(weights, tmp_path, change, m
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["certify", "predict"])
+def test_splits_of_images_without_a_lattice_are_refused_in_the_same_words(
+    weights, tmp_path, command
+):
+    np.savez(
+        tmp_path / "own.npz",
+        images=np.full((10, 8, 8), 0.123, np.float32),
+        labels=np.arange(10),
+    )
+    given = ["--arch", "digits_cnn", "--weights", weights, "--data", tmp_path / "own.npz"]
+    out = ["--out", tmp_path / "run"] if command == "certify" else []
+    done = run(command, *given, "--sigma", 0.25, "--noise", "splitting", *out)
+    assert done.exit_code == 1
+    assert "error: random splits are counted on images whose pixels have levels" in done.stderr
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
