@@ -73,6 +73,22 @@ def test_report_is_whole_inside_jupyterlab(browser, lab, ran, opened):
     notebook.close()
 
 
+def test_columns_sort_and_lines_are_filtered(browser, site):
+    page = browser.new_page()
+    page.goto((site / "rows-digits-l2-025.html").as_uri())
+    table = page.locator("table").first
+    names = table.locator("th").all_inner_texts()
+    column = names.index("radius") + 1
+    table.locator("th", has_text="radius").first.click()
+    cells = table.locator(f"tbody td:nth-child({column})").all_inner_texts()
+    radii = [float(text) for text in cells if text]
+    assert radii in (sorted(radii), sorted(radii, reverse=True)) and len(radii) > 1
+    index = table.locator(f"tbody td:nth-child({names.index('idx') + 1})").first.inner_text()
+    page.fill("input.filter", index)
+    assert table.locator("tbody tr:visible").count() < len(cells)
+    page.close()
+
+
 def test_a_number_leads_to_its_rows(browser, site):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())

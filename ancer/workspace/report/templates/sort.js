@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table")) {
 }
 for (const field of document.querySelectorAll("input.filter")) {
   field.addEventListener("input", () => {
-    const wanted = field.value.trim().toLowerCase().split(/\s+/);
+    const wanted = field.value.trim().toLowerCase().split(" ");
     for (const row of document.querySelectorAll("tbody tr")) {
       const texts = [...row.cells].map((cell) => cell.innerText.trim().toLowerCase());
       row.hidden = !wanted.every((word) => !word || texts.includes(word));
