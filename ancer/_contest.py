@@ -120,28 +120,29 @@ class Contest:
         count, rival = tally.votes(self.images, classes)
         bounds = queries.of_law(self.end.bounds(count, rival, self.end.n, levels, self.of))
         ended = tally.drawn == self.end.n
-        at = (turn, self.images)
-        self.votes[at] = tally.all_votes()
-        self.draws[at] = tally.drawn
-        self.lower[at] = np.where(ended, bounds.lower, 0.0)
-        self.upper[at] = np.where(ended, bounds.upper, 1.0)
-        self.gap[at] = np.where(ended, queries.gap(bounds), -np.inf)
-        gap = torch.from_numpy(np.maximum(self.gap[at], 0))
-        self.axes[at] = theta * queries.per_image(gap)
+        gap = np.where(ended, queries.gap(bounds), -np.inf)
+        bounds = Bounds(np.where(ended, bounds.lower, 0.0), np.where(ended, bounds.upper, 1.0))
+        counted = Counted(classes, tally.all_votes(), tally.drawn, bounds, gap)
+        self._keep((turn, self.images), counted, theta)
 
     def count_all(self) -> None:
         """Count every candidate of a deterministic law to its end."""
         found = list(map(counted_all, self.queries))
-        self.votes = np.stack([counted.votes for counted in found])
+        self.votes = np.zeros((len(found), *found[0].votes.shape), dtype=np.int64)
         for k, counted in enumerate(found):
-            queries = self.queries[k]
-            self.classes[k] = counted.classes
-            self.draws[k] = counted.draws
-            self.lower[k] = counted.bounds.lower
-            self.upper[k] = counted.bounds.upper
-            self.gap[k] = counted.gap
-            gap = torch.from_numpy(np.maximum(counted.gap, 0))
-            self.axes[k] = queries.theta.double().cpu() * queries.per_image(gap)
+            self._keep(k, counted, self.queries[k].theta.double().cpu())
+
+    def _keep(
+        self, at: int | tuple[np.ndarray, np.ndarray], counted: Counted, theta: Tensor
+    ) -> None:
+        """Write down what was counted of one candidate of each image; theta: its scales."""
+        self.classes[at] = counted.classes
+        self.votes[at] = counted.votes
+        self.draws[at] = counted.draws
+        self.lower[at], self.upper[at] = counted.bounds
+        self.gap[at] = counted.gap
+        gap = torch.from_numpy(np.maximum(counted.gap, 0))
+        self.axes[at] = theta * self.queries[0].per_image(gap)
 
     def _theta(self, turn: np.ndarray) -> Tensor:
         """Scales of candidate turn[i] round image i, in float64, like the images."""

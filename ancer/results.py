@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ancer._files import write_text
-from ancer.certificates.many import FILE, Certificates, Labels
+from ancer.certificates.many import FILE, Certificates, Labels, checked_labels
 from ancer.certificates.remarks import remarks
 from ancer.certification import certify
 from ancer.classifier import Classifier, as_classifier, check_images
@@ -271,6 +271,8 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     truth = None if labels is None else np.asarray(labels)
     if truth is not None and truth.shape != (len(images),):
         raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
+    if truth is not None:
+        checked_labels(truth, len(images))
     return images, truth
 
 

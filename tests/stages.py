@@ -13,6 +13,8 @@ ANCER = str(Path(sys.executable).with_name("ancer"))  # the command
 PICTURES = ROOT / ".build/screenshots"  # of tests/browser
 EXPERIMENTS = ("digits-l2-025", "digits-l1-025")
 STAGES = ("train", "optimize", "certify", "memory")  # of each experiment
+# of no stage, run in a browser: tests/browser
+FOR_PEOPLE = {"bases", "explore", "index", "quickstart", "report"}
 LAST = ("volumes", "tables", "coverage", "statistics", "ablations", "figures")
 
 

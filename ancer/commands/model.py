@@ -85,11 +85,11 @@ def certify(
       ancer certify --arch torchvision:resnet18 --weights w.safetensors --data photos/
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --sigma 0.25 --images 100 --out run/
     """
-    from ancer.noise.named import noise_named
     from ancer.results import METHODS, evaluate
 
-    found, classifier = _opened(data, images, every, arch, weights, (mean, std), batch_size, dtype)
-    noise_named(noise, sigma, found.lattice)  # splits need one: before any work
+    found, _, classifier = _opened(
+        data, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
+    )
     results = evaluate(
         classifier,
         found.images,
@@ -135,14 +135,15 @@ def predict(
       ancer predict --arch resnet20 --weights w.safetensors --data torchvision:CIFAR10 --sigma 0.25
     """
     from ancer.certification import predict as answer
-    from ancer.noise.named import noise_named
     from ancer.regions.region import ABSTAIN
 
-    found, classifier = _opened(data, images, every, arch, weights, (mean, std), batch_size, dtype)
+    found, law, classifier = _opened(
+        data, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
+    )
     answers = answer(
         classifier,
         found.images,
-        noise_named(noise, sigma, found.lattice),
+        law,
         n=n,
         alpha=alpha,
         seed=seed,
@@ -203,19 +204,21 @@ def say_if_slow(dtype: str) -> None:
         )
 
 
-def _opened(data, images, every, arch, weights, normalize, batch_size, dtype):
-    """The images, and the network as it is evaluated."""
+def _opened(data, images, every, noise, sigma, arch, weights, normalize, batch_size, dtype):
+    """The images, the noise round them, and the network as it is evaluated."""
     from ancer.classifier import Classifier
     from ancer.datasets.loading import load
     from ancer.evaluation.arithmetic import device
     from ancer.models.weights import load_weights
+    from ancer.noise.named import noise_named
 
     say_if_slow(dtype)
     found = load(data, images=images, every=every)
+    law = noise_named(noise, sigma, found.lattice)
     numbers = [[float(part) for part in text.split(",") if part] for text in normalize]
     statistics = dict(zip(("mean", "std"), numbers, strict=True)) if any(numbers) else None
     net = load_weights(weights, arch=arch, classes=len(found.classes), normalize=statistics)
-    return found, Classifier(net.to(device()), batch_size=batch_size, dtype=dtype)
+    return found, law, Classifier(net.to(device()), batch_size=batch_size, dtype=dtype)
 
 
 def _print_summary(results) -> None:

@@ -150,6 +150,7 @@ def test_methods_of_ones_own():
         ({"n": 0}, "n must be .*found .*0"),
         ({"sigma": -1}, "must be .*> 0"),
         ({"labels": [0, 1]}, r"found 7 images and labels of shape \(2,\)"),
+        ({"labels": [0.5] * 7}, "labels must be 7 whole numbers"),
     ],
 )
 def test_bad_arguments_are_named_before_any_work(change, message):

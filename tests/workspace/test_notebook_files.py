@@ -13,12 +13,11 @@ import sys
 import nbformat
 import pytest
 from jupyterlab_server.config import get_federated_extensions
-from stages import ANCER, ROOT, read_yaml
+from stages import ANCER, FOR_PEOPLE, ROOT, read_yaml
 from traitlets.config import Config
 
 from ancer.workspace import notebooks
 
-FOR_PEOPLE = {"bases", "explore", "index", "quickstart", "report"}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 STAGES = set(PIPELINE) - {"sources", "report"}  # which are no notebooks

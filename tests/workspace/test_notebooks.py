@@ -13,20 +13,13 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
-from stages import EXPERIMENTS, LAST, ROOT, parameters, run, write_parameters
+from stages import EXPERIMENTS, FOR_PEOPLE, LAST, ROOT, parameters, run, write_parameters
 
 from ancer.workspace.experiment import FILES, Experiment
 from ancer.workspace.stages.certify import certify_images
 from ancer.workspace.tables.certified import ALONE
 from ancer.workspace.tables.intervals import interval_table
 
-FOR_PEOPLE = {
-    "bases",
-    "explore",
-    "index",
-    "quickstart",
-    "report",
-}  # run in a browser: tests/browser
 NAME = "digits-l2-025"
 pytestmark = pytest.mark.slow
 
