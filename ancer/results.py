@@ -219,8 +219,7 @@ def _certified(
     noise = start
     if function is not None:
         planned = {name: settings[name] for name in PLANNED if name in _takes(function)}
-        theta = function(classifier, x, start, **planned)
-        noise = start.with_theta(theta)
+        noise = start.with_theta(function(classifier, x, start, **planned))
     found = certify(classifier, x, noise, **settings)
     if place is not None:
         found.save(place)
@@ -268,12 +267,12 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
         images = torch.cat([x for x, _ in batches])
         labels = torch.cat([torch.as_tensor(y) for _, y in batches])
     check_images(images)
-    truth = None if labels is None else np.asarray(labels)
-    if truth is not None and truth.shape != (len(images),):
+    if labels is None:
+        return images, None
+    truth = np.asarray(labels)
+    if truth.shape != (len(images),):
         raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
-    if truth is not None:
-        checked_labels(truth, len(images))
-    return images, truth
+    return images, checked_labels(truth, len(images))
 
 
 def _open_run(
