@@ -8,11 +8,13 @@ from traitlets.config import Config
 
 from ancer.workspace.cluster import PROCESS
 from ancer.workspace.notebooks import repeatable
+from ancer.workspace.places import RUNNING
 
 
 class Engine(NBClientEngine):
     """papermill's engine, made repeatable: `papermill --engine ancer`.
 
+    What it runs writes among the profile's results, not where a notebook that is run by hand does.
     Makes the output folder, and leaves no time, random id or version in the executed notebook; what
     a cell prints is one output, in however many pieces a busy machine sent it. Where there are
     sockets in files, the kernel is spoken to over these: over TCP others on the machine can listen.
@@ -27,5 +29,9 @@ class Engine(NBClientEngine):
         kwargs.setdefault("coalesce_streams", True)
         if os.name == "posix":
             kwargs.setdefault("config", Config({"KernelManager": {"transport": "ipc"}}))
-        executed = super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs)
+        os.environ[RUNNING] = "results"
+        try:
+            executed = super().execute_notebook(nb, kernel_name, output_path=output_path, **kwargs)
+        finally:
+            del os.environ[RUNNING]
         return repeatable(executed)

@@ -19,7 +19,7 @@ from ancer.registry import closest
 from ancer.workspace.fingerprints import visible
 from ancer.workspace.notebooks import check_injected
 from ancer.workspace.parameters.reading import profile_folder, read_parameters
-from ancer.workspace.places import FILES, MADE_FROM, TRIAL, trial_name
+from ancer.workspace.places import FILES, MADE_FROM, output_folder
 from ancer.workspace.store.columns import check_images, check_numbers
 from ancer.workspace.store.provenance import compare, digests_of, read_provenance, write_provenance
 from ancer.workspace.store.rows import read_rows
@@ -38,13 +38,14 @@ class Profile(Settings):
         *,
         stage: str | None = None,
         experiment: str | None = None,
+        output: str | None = "results",
         **overrides: Any,
     ) -> "Profile":
         """The profile in a folder, or the nearest one at or above the working directory.
 
         stage: whose parameters are to be seen (see `fingerprints`), of one experiment where it is
-        named; all by default. overrides: values of `reading.OVERRIDES` in place of the file's; None
-        overrides nothing.
+        named; all by default. output: where it writes, see `places.output_folder`. overrides: values
+        of `reading.OVERRIDES` in place of the file's; None overrides nothing.
 
         Raises FileNotFoundError, KeyError or ValueError naming what is wrong.
         """
@@ -56,8 +57,8 @@ class Profile(Settings):
             raise KeyError(
                 f"unknown experiment {experiment!r}: {closest(experiment, parameters.experiments)}"
             )
-        output = folder / TRIAL / trial_name(given) if given else folder
-        return cls(folder, output, visible(parameters, stage, experiment))
+        written = folder / output_folder(output, given)
+        return cls(folder, written, visible(parameters, stage, experiment))
 
     @cached_property
     def experiments(self) -> dict[str, "Experiment"]:

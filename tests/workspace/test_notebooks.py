@@ -177,6 +177,33 @@ def test_overrides_leave_the_profiles_results_alone(profile, executed):
     assert len(pd.read_csv(profile / ".build/trial/images=2,n=100" / rows)) == 16
 
 
+def test_by_hand_the_profiles_results_stay_and_nothing_is_made_twice(profile, executed):
+    """Without the pipeline's engine, as JupyterLab runs a notebook."""
+    (profile / f"results/rows/{NAME}.csv").touch()
+    before = {path: path.stat().st_mtime_ns for path in (profile / "results").rglob("*.*")}
+    by_hand(profile, "certify", experiment=NAME)
+    made = profile / ".build/hand/results/rows"
+    for path in (profile / "results/rows").glob(f"{NAME}.*"):
+        assert (made / path.name).read_bytes() == path.read_bytes()  # no line was added
+    assert not list(made.glob("digits-l1*"))
+    by_hand(profile, "memory", experiment=NAME)
+    after = {path: path.stat().st_mtime_ns for path in (profile / "results").rglob("*.*")}
+    assert after == before
+    by_hand(profile, "memory", experiment=NAME, output="results")
+    answers = profile / f"results/memory/{NAME}.csv"
+    assert answers.stat().st_mtime_ns > before[answers]
+    with pytest.raises(Exception, match='output must be "results" or None .*, found \'result\''):
+        by_hand(profile, "memory", experiment=NAME, output="result")
+    shutil.rmtree(profile / ".build/hand")
+
+
+def by_hand(profile, stage, **given):
+    papermill.execute_notebook(
+        ROOT / f"notebooks/{stage}.ipynb", None, {**given, "profile": str(profile)},
+        progress_bar=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "given, message",
     [
