@@ -44,8 +44,8 @@ class Profile(Settings):
         """The profile in a folder, or the nearest one at or above the working directory.
 
         stage: whose parameters are to be seen (see `fingerprints`), of one experiment where it is
-        named; all by default. output: where it writes, see `places.output_folder`. overrides: values
-        of `reading.OVERRIDES` in place of the file's; None overrides nothing.
+        named; all by default. output: where it writes, see `places.output_folder`. overrides:
+        values of `reading.OVERRIDES` in place of the file's; None overrides nothing.
 
         Raises FileNotFoundError, KeyError or ValueError naming what is wrong.
         """

@@ -69,9 +69,9 @@ def output_folder(output: str | None, overrides: Mapping[str, Any]) -> str:
 class Places:
     """Where a profile's results are.
 
-    folder: that of params.yaml. output: where this run writes: the folder; or, by hand, one that git
-    ignores; or, with overrides, one for trials with these. So only the pipeline, and who asks for
-    it, changes the profile's results.
+    folder: that of params.yaml. output: where this run writes: the folder; or, by hand, one that
+    git ignores; or, with overrides, one for trials with these. So only the pipeline, and who asks
+    for it, changes the profile's results.
     """
 
     folder: Path

@@ -77,16 +77,12 @@ def certificate(norm):
 
 
 def landscape():
-    panels = []
+    shares = plane.square_points()[:, 0].numpy()
+    lines = {}
     for norm in (2, 1):
-        panel = plane.Landscape(
-            title=rf"$\ell_{norm}$",
-            norm=norm,
-            probability=lambda points: points[:, 0],
-            certificates={name: [certificate(norm)] for name in list(METHODS)[:3]},
-        )
-        panels.append(panel)
-    return plane.toy_landscape(panels, METHODS)
+        panel = plane.Landscape(certificate(norm), shares)
+        lines[rf"$\ell_{norm}$"] = dict.fromkeys(list(METHODS)[:3], panel)
+    return plane.toy_landscape(lines, METHODS)
 
 
 def crowd():

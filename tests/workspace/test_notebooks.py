@@ -192,7 +192,7 @@ def test_by_hand_the_profiles_results_stay_and_nothing_is_made_twice(profile, ex
     by_hand(profile, "memory", experiment=NAME, output="results")
     answers = profile / f"results/memory/{NAME}.csv"
     assert answers.stat().st_mtime_ns > before[answers]
-    with pytest.raises(Exception, match='output must be "results" or None .*, found \'result\''):
+    with pytest.raises(Exception, match="output must be \"results\" or None .*, found 'result'"):
         by_hand(profile, "memory", experiment=NAME, output="result")
     shutil.rmtree(profile / ".build/hand")
 

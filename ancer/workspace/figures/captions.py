@@ -7,11 +7,10 @@ BETWEEN = (
 )
 CAPTIONS = {
     "F1": (
-        "**F1**. Colour: the base classifier's probability of the upper class; black line: its "
-        "decision boundary. Around each point the certified regions of three methods: the "
-        "anisotropic one is longer where the boundary is far. A region is about the *smoothed* "
-        "classifier (with that point's own $\\theta$), so it may cross the base classifier's "
-        f"boundary. {FLOATING}"
+        "**F1**. A point, a line for each norm, and its certified region by three methods. Colour: "
+        "votes for the two classes of the classifier that the certificate is about, smoothed with "
+        "that $\\theta$; black line: where its class changes. The anisotropic region is longer "
+        f"where this is far. {FLOATING}"
     ),
     "F2": (
         "**F2**. Images, and one random direction of the same proxy size in the shape of two "
@@ -21,7 +20,8 @@ CAPTIONS = {
     ),
     "F3": (
         "**F3**. Share of images that are right and certified with a radius of at least $r$: the "
-        "largest ball in each region. Higher is better."
+        "largest ball in each region. Higher is better. Below a panel: what the best of several "
+        "gives beyond the last of these, in points, if there is one."
     ),
     "F4": (
         "**F4**. The same against the proxy radius, the radius of the ball of equal volume: what "
@@ -34,11 +34,12 @@ CAPTIONS = {
     ),
     "F6": (
         "**F6**. Regions of the first test points, in their order, before and after the memory. "
-        "Colours are the answers; a cross is an abstention. No two regions of different answers "
-        f"overlap after it. {FLOATING}"
+        "Colours are the answers; a cross is an abstention. On the right a region that gave way is "
+        "drawn bold, dashed what it was, and a ring is a point that gets another answer. No two "
+        f"regions of different answers overlap after it. {FLOATING}"
     ),
     "F7": (
-        "**F7**. How many times larger the one method's region is than the other's, in powers of "
+        "**F7**. How many times larger the one method's region is than the other's, as powers of "
         "ten, image by image in order of it (those that both methods certify for one class). Above "
         "0 it is larger."
     ),

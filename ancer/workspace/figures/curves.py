@@ -1,7 +1,7 @@
 """Curves over images: certified accuracy, volumes, radii, a training loss."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,46 +14,81 @@ from ancer.workspace.experiment import Experiment
 from ancer.workspace.figures.style import OTHERS, panels, styled
 from ancer.workspace.methods import Method, Methods
 
-RADII = {
-    "radius": "certified radius r",
-    "proxy_radius": "certified proxy radius r (radius of the ball of equal volume)",
-}
+RADII = {"radius": "certified radius", "proxy_radius": "certified proxy radius"}
+POINTS = 400  # of a curve
 
 
 @styled
 def accuracy_curves(
     experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame], *, by: str = "radius"
 ) -> Figure:
-    """F3 (by="radius"), F4 (by="proxy_radius"): certified accuracy, one panel an experiment."""
-    draw = functools.partial(_accuracy, by=by)
-    return _panels(experiments, rows, draw, RADII[by], "certified accuracy")
+    """F3 (by="radius"), F4 (by="proxy_radius"): certified accuracy, one panel an experiment.
+
+    Axes of one norm are the same. Under a panel is what the best of several gives beyond the last
+    of these, in points, since the two curves are often one.
+    """
+    ends = _ends(experiments, rows, by)
+    bests = any(method.best_of for e in experiments.values() for method in e.methods.values())
+    figure, axes = _pairs(len(experiments)) if bests else _singles(len(experiments))
+    for (above, below), (name, experiment) in zip(axes, experiments.items(), strict=True):
+        grid = np.linspace(0, ends[experiment.norm], POINTS)
+        _titled(above, experiment)
+        _accuracy(above, experiment.methods, rows[name], grid, by)
+        if bests:
+            _beyond(below, experiment.methods, rows[name], grid, by)
+        below.set_xlabel(rf"{RADII[by]} ($\ell_{experiment.norm}$, pixels in [0, 1])")
+    for above, below in axes[::2]:
+        above.set_ylabel("certified accuracy")
+        if bests:
+            below.set_ylabel("best: points\nmore", fontsize=8)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _singles(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """As `_pairs`, where nothing is below: a panel is both of its two."""
+    figure, axes = panels(count, 2, width=3.3, height=2.5)
+    return figure, list(zip(axes, axes, strict=True))
+
+
+def _pairs(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """A figure of so many panels, two in a row, a low one under each."""
+    across = min(count, 2)
+    down = -(-count // across)
+    figure, axes = plt.subplots(
+        2 * down,
+        across,
+        figsize=(3.3 * across, 3.1 * down),
+        height_ratios=[3, 1] * down,
+        layout="constrained",
+        squeeze=False,
+    )
+    above = list(axes[::2].flat)
+    below = list(axes[1::2].flat)
+    for ax in [*above[count:], *below[count:]]:
+        ax.remove()
+    return figure, list(zip(above, below, strict=True))[:count]
 
 
 @styled
 def bound_curves(experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame]) -> Figure:
     """F10: the share of images that are right with p_a_lower >= p, one panel an experiment."""
-    return _panels(experiments, rows, _bounds, "lower bound on $p_A$", "share of images")
-
-
-def _panels(
-    experiments: Mapping[str, Experiment],
-    rows: Mapping[str, pd.DataFrame],
-    draw: Callable[[Axes, Methods, pd.DataFrame], None],
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """One panel an experiment, two in a row; draw: what one shows of its rows."""
     figure, axes = panels(len(experiments), 2, width=3.3, height=2.4)
     for ax, (name, experiment) in zip(axes, experiments.items(), strict=True):
-        draw(ax, experiment.methods, rows[name])
-        section = experiment.section
-        ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
-        ax.grid(alpha=0.25, linewidth=0.5)
+        _titled(ax, experiment)
+        _bounds(ax, experiment.methods, rows[name])
     for ax in axes[::2]:
-        ax.set_ylabel(ylabel)
-    figure.supxlabel(xlabel, fontsize=9)
+        ax.set_ylabel("share of images")
+    figure.supxlabel("lower bound on $p_A$", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
+
+
+def _titled(ax: Axes, experiment: Experiment) -> None:
+    section = experiment.section
+    ax.set_title(rf"$\ell_{experiment.norm}$, $\sigma$ = {section.sigma:g}, {section.training}")
+    ax.grid(alpha=0.25, linewidth=0.5)
 
 
 def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
@@ -70,7 +105,8 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         shares = certified_accuracy(group, grid, by="p_a_lower")
-        ax.plot(grid, shares, method.style, color=method.color, label=label_of(method, group, rows))
+        style = {"linestyle": method.style, "color": method.color, **_wide(method)}
+        ax.plot(grid, shares, label=label_of(method, group, rows), **style)
     ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     ax.set(ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
 
@@ -81,22 +117,49 @@ def label_of(method: Method, group: pd.DataFrame, rows: pd.DataFrame) -> str:
     return f"{method.label} ({len(group)} images)" if few else method.label
 
 
-def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, *, by: str) -> None:
-    correct = rows.loc[rows["correct"] == 1]
-    largest = correct.groupby("method")[by].max()
-    # a proxy radius runs away where a pixel does not matter, and would press all others against the
-    # axis: end at five times the largest of the training noise
-    end = 1.0
-    if len(largest):
-        fixed = [largest[name] for name in largest.index if not methods[name].depends_on_image]
-        end = 1.02 * min(largest.max(), 5 * max(fixed, default=np.inf))
-    grid = np.linspace(0, end, 400)
+def _ends(
+    experiments: Mapping[str, Experiment], rows: Mapping[str, pd.DataFrame], by: str
+) -> dict[int, float]:
+    """Where the axis of each norm ends: at the largest radius, or five times the largest fixed.
+
+    A proxy radius runs away where a pixel does not matter, and would press all others against the
+    axis.
+    """
+    ends: dict[int, float] = {}
+    for name, experiment in experiments.items():
+        correct = rows[name].loc[rows[name]["correct"] == 1]
+        largest = correct.groupby("method")[by].max()
+        methods = experiment.methods
+        fixed = [largest[m] for m in largest.index if not methods[m].depends_on_image]
+        end = 1.02 * min(largest.max(), 5 * max(fixed, default=np.inf)) if len(largest) else 1.0
+        ends[experiment.norm] = max(end, ends.get(experiment.norm, 0.0))
+    return ends
+
+
+def _beyond(ax: Axes, methods: Methods, rows: pd.DataFrame, grid: np.ndarray, by: str) -> None:
+    """What each best of several certifies beyond the last of these, in points."""
+    for name, group in rows.groupby("method", sort=False):
+        of = methods[name].best_of
+        if of:
+            other = rows[(rows["method"] == list(of)[-1]) & rows["idx"].isin(group["idx"])]
+            ours = certified_accuracy(group, grid, by=by)
+            more = 100 * (ours - certified_accuracy(other, grid, by=by))
+            ax.plot(grid, more, color=methods[name].color)
+    ax.axhline(0, color="black", linewidth=0.5)
+    ax.grid(alpha=0.25, linewidth=0.5)
+    ax.set(xlim=(0, grid[-1]))
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, -1), max(high, 1))
+
+
+def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, grid: np.ndarray, by: str) -> None:
     beyond = 0.0
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
         label = label_of(method, group, rows)
-        ax.plot(grid, accuracy, method.style, color=method.color, label=label)
+        style = {"linestyle": method.style, "color": method.color, **_wide(method)}
+        ax.plot(grid, accuracy, label=label, **style)
         beyond = max(beyond, accuracy[-1])
     if beyond:
         ax.text(
@@ -118,8 +181,10 @@ def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
     for ax, by in zip(axes, RADII, strict=True):
         bins = np.linspace(0, rows[by].quantile(0.99), 30)
         for name, group in rows.groupby("method", sort=False):
-            ax.hist(group[by], bins=bins, histtype="step", linewidth=1.3, **_line(methods, name))
-        ax.set_xlabel(RADII[by].split(" (")[0])
+            ax.hist(
+                group[by], bins=bins, histtype="step", **{"linewidth": 1.3, **_line(methods, name)}
+            )
+        ax.set_xlabel(RADII[by])
     axes[0].set_ylabel("images")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
@@ -136,10 +201,15 @@ def in_order(
 ) -> Figure:
     """F7, S3: a value of each image, in order of it, by method; a dotted line at `line`.
 
-    One panel an experiment. values: experiment -> method -> (M,).
+    One panel an experiment, all of one scale. values: experiment -> method -> (M,).
     """
     figure, axes = plt.subplots(
-        1, len(values), figsize=(1.65 * len(values), 2.5), layout="constrained", squeeze=False
+        1,
+        len(values),
+        figsize=(1.65 * len(values), 2.5),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
     )
     for ax, (name, by_method) in zip(axes.flat, values.items(), strict=True):
         experiment = experiments[name]
@@ -150,17 +220,25 @@ def in_order(
         section = experiment.section
         title = f"$\\ell_{experiment.norm}$, $\\sigma$ = {section.sigma:g}\n{section.training}"
         ax.set(yscale=yscale, title=title)
-        ax.set_ylim(bottom=min(0, ax.dataLim.y0))
         ax.grid(alpha=0.25, linewidth=0.5)
+    axes[0, 0].set_ylim(bottom=min(0, *[ax.dataLim.y0 for ax in axes.flat]))
     axes[0, 0].set_ylabel(ylabel)
     figure.supxlabel("share of images", fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def _line(methods: Methods, name: str) -> dict[str, str]:
+def _line(methods: Methods, name: str) -> dict[str, Any]:
     method = methods[name]
-    return {"color": method.color, "linestyle": method.style, "label": method.label}
+    line = {"color": method.color, "linestyle": method.style, "label": method.label}
+    return {**line, **_wide(method)}
+
+
+def _wide(method: Method) -> dict[str, Any]:
+    """The best of several is often one of these: a wide line under theirs."""
+    if method.best_of is None:
+        return {}
+    return {"linestyle": "-", "linewidth": 4, "alpha": 0.4, "zorder": 1}
 
 
 @styled

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ancer.confidence.budget import check_enough
 from ancer.registry import closest
@@ -73,8 +73,8 @@ class Toy(Section):
     """Points of one step."""
     lr: Positive = 0.01
     """Learning rate."""
-    points: list[Whole] = [3, 12, 17, 25]
-    """Positions in the test set of the points that are certified alone (F1)."""
+    points: list[Whole] = Field(default=[28, 157], min_length=2, max_length=2)
+    """Positions in the test set of the points that are certified alone, in l2 and l1 (F1)."""
     crowd: Count = 40
     """The first so many test points, answered through a memory (F6)."""
     n: Count = 10_000
