@@ -69,7 +69,7 @@ OF_ALL: dict[str, tuple[str, ...]] = {
         "figures",
         "experiments",
     ),
-    "report": ("images", "methods", "certify", "volumes.of", "experiments", "train"),
+    "report": ("images", "every", "methods", "certify", "volumes.of", "experiments", "train"),
 }
 # the stages that read images; all may read those of training, to which a basis may be fitted
 READS = (

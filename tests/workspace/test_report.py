@@ -1,8 +1,10 @@
 """The report's pages: every link leads somewhere, every number to its rows, and nothing comes from
 a network."""
 
+import base64
 import dataclasses
 import html
+import io
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ from urllib.parse import unquote, urldefrag
 import pandas as pd
 import pytest
 from markupsafe import escape
+from PIL import Image
 from stages import ANCER, EXPERIMENTS, parameters, write_parameters
 
 from ancer.datasets.named import digits
@@ -22,6 +25,7 @@ from ancer.workspace.explorer.study import Study
 from ancer.workspace.report.headline import headline
 from ancer.workspace.report.pages import best_cells, script, with_gain, without_constants
 from ancer.workspace.report.site import write_report
+from ancer.workspace.report.thumbnails import thumbnails
 from ancer.workspace.stages.certify import certify_images
 from ancer.workspace.stages.memory import answer_queries
 from ancer.workspace.stages.volumes import compare_regions
@@ -96,6 +100,21 @@ def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(profile, pages):
         for source in page.loads:
             there = source.startswith("data:") or (site / source).is_file()
             assert there, f"{name} loads {source}"
+
+
+def test_rows_have_a_picture_of_each_image_where_the_data_are(profile, pages, monkeypatch):
+    text = (profile / f"results/report/rows-{NAME}.html").read_text()
+    for index in Experiment.open(NAME, profile=profile).data.indices:
+        (picture,) = re.findall(rf"\.picture-{index} {{.*base64,([^)]*)\)", text)
+        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+        assert image.size == (8, 8)
+        assert text.count(f'<span class="picture picture-{index}"></span>{index}<') > 8
+
+    def absent(experiment):
+        raise FileNotFoundError("no images there")
+
+    monkeypatch.setattr(Experiment, "data", property(absent))
+    assert thumbnails(Experiment.open(NAME, profile=profile)) == {}
 
 
 def test_one_page_holds_all_and_leads_nowhere_else(profile, pages):

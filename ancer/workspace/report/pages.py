@@ -1,6 +1,5 @@
 """Pieces of the report's pages: Markdown, formulas, notebooks and tables as HTML."""
 
-import base64
 import html
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -54,11 +53,6 @@ def markdown(source: str) -> Markup:
 def inline(source: str) -> Markup:
     """One paragraph of Markdown, without the paragraph."""
     return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
-
-
-def embedded(png: Path) -> str:
-    """A picture as a link that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
 
 
 def stylesheet() -> Markup:
@@ -163,6 +157,11 @@ def framed(path: Path) -> HTML:
     page = html.escape(path.read_text())
     style = "width: 100%; height: 60em; border: 0"
     return HTML(f'<div><iframe srcdoc="{page}" style="{style}"></iframe></div>')
+
+
+def pictured(index: int) -> Markup:
+    """An image's number beside its picture, which the page's style has."""
+    return Markup('<span class="picture picture-{0}"></span>{0}').format(index)
 
 
 def six_digits(value: object) -> object:

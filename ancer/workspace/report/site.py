@@ -1,7 +1,4 @@
-"""A profile's tables, figures, rows and executed notebooks as one static site.
-
-It is read without a network.
-"""
+"""A profile's tables, figures, rows and executed notebooks as one site, read from the disk."""
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -23,9 +20,9 @@ from ancer.workspace.report.pages import (
     TEMPLATES,
     best_cells,
     cells,
-    embedded,
     inline,
     notebook_page,
+    pictured,
     script,
     six_digits,
     stylesheet,
@@ -33,6 +30,7 @@ from ancer.workspace.report.pages import (
     with_gain,
     without_constants,
 )
+from ancer.workspace.report.thumbnails import embedded, thumbnails
 from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
 from ancer.workspace.tables.intervals import interval_cells
 from ancer.workspace.tables.writing import round_down
@@ -46,10 +44,10 @@ def write_report(folder: str | Path | None = None) -> Path:
     """Write <profile>/results/report/ anew and return its index.html.
 
     An index with what was gained, the tables, whose numbers lead to the rows that they are made of,
-    the figures and the provenance of each experiment; a page for each experiment's rows and for
-    each executed notebook; and report.html, the index as one file that needs no other (JupyterLab
-    shows it, and follows no links). No page needs a network. Raises FileNotFoundError or ValueError
-    that says what to run where a result is missing or was made from others than there are.
+    the figures and the provenance of each experiment; a page for each experiment's rows and each
+    executed notebook; and report.html, the index as one file (JupyterLab follows no links). No page
+    needs a network. Raises FileNotFoundError or ValueError that says what to run where a result is
+    missing or was made from others than there are.
     """
     profile = Profile.open(folder, stage="report")
     for kind in MADE_FROM:
@@ -74,8 +72,8 @@ class _Site:
         pages = self._notebooks()
         summaries = []
         for name, experiment in self.profile.experiments.items():
-            parts = list(self._rows(experiment))
-            self._page(f"rows-{name}.html", f"Rows of {name}", "rows.html", parts=parts)
+            rows = {"parts": list(self._rows(experiment)), "pictures": thumbnails(experiment)}
+            self._page(f"rows-{name}.html", f"Rows of {name}", "rows.html", **rows)
             summaries.append(self._experiment(experiment, pages))
         of_all = []
         for name, page in pages.items():
@@ -132,6 +130,7 @@ class _Site:
                 means = ", ".join(f"{what} {round_down(value)}" for what, value in numbers)
                 hidden = ["method", "image", "seed", "arithmetic"]
                 shown = rows.drop(columns=hidden, errors="ignore").map(six_digits)
+                shown.insert(0, "idx", shown.pop("idx").map(pictured))
                 yield {
                     "id": f"{method}-{kind}",
                     "title": f"{methods[method].label}, {answer}",
@@ -141,6 +140,7 @@ class _Site:
         ours = self.volumes[self.volumes["experiment"] == experiment.name]
         for against, rows in ours.groupby("against", sort=False):
             shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
+            shown.insert(0, "idx", shown.pop("idx").map(pictured))
             yield {
                 "id": f"volumes-{against}",
                 "title": f"{self._compared()} against {methods[against].label}",
@@ -275,7 +275,7 @@ class _Site:
                 shutil.copy(file, self.folder / file.name)
             yield {
                 "name": png.stem,
-                "data": embedded(png),
+                "data": embedded(png.read_bytes()),
                 "of": png.stem.removeprefix(name).removeprefix("-"),
                 "caption": inline(f"{CAPTIONS[name]} {note}"),
             }
