@@ -94,8 +94,17 @@ def test_image_method_and_direction_change_what_is_shown(explorer):
             lambda d=direction: choose(page, "direction", d),
             lambda: pixels(page)["perturbation"],
         )
-    image = page.locator(".widget-slider:has-text('image') .noUi-handle").first
-    change(page, lambda: image.press("ArrowRight"), lambda: pixels(page)["image"])
+    thumbnails = page.locator(".ancer-strip button")
+    assert thumbnails.count() == 6
+    change(page, lambda: thumbnails.nth(2).click(), lambda: pixels(page)["image"])
+    change(page, lambda: page.keyboard.press("ArrowRight"), lambda: pixels(page)["image"])
+    assert thumbnails.nth(3).get_attribute("aria-pressed") == "true"
+    choose(page, "images", "largest regions first")
+    page.wait_for_function(
+        "document.querySelector('.ancer-strip button').title.includes('proxy radius')"
+    )
+    choose(page, "images", "all, in order")
+    page.screenshot(path=PICTURES / "explore-images.png")
     page.locator(".ancer-row canvas").nth(1).hover()
     caption = page.locator(".ancer-row figcaption").nth(1).inner_text()
     assert re.match(r"pixel \(\d, \d\): [\d.]+", caption)
@@ -137,12 +146,12 @@ def test_missing_results_say_what_to_run(explorer):
     moved = [folder / "data/theta/digits-l2-025.safetensors", folder / "data/toy/l2.safetensors"]
     for path in moved:
         path.rename(path.with_suffix(".away"))
-    image = explorer.page.locator(".widget-slider:has-text('image') .noUi-handle").first
+    image = explorer.page.locator(".ancer-strip button")
 
     def error():
         return explorer.page.locator(".ancer-error").all_inner_texts()
 
-    change(explorer.page, lambda: image.press("ArrowRight"), error)
+    change(explorer.page, lambda: image.nth(1).click(), error)
     assert "run the optimize stage" in error()[0]
     explorer.run()
     explorer.page.wait_for_selector(".ancer-error")

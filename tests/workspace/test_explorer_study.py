@@ -1,6 +1,7 @@
 """What the explorer shows agrees with the rows, the regions and the memory."""
 
 import math
+import shutil
 import threading
 
 import pytest
@@ -162,3 +163,31 @@ def test_before_the_stages_it_says_what_to_run(profile, tmp_path):
     message = r"no network at .*: run the toy stage \(dvc repro toy\) first"
     with pytest.raises(FileNotFoundError, match=message):
         Moons(profile=tmp_path)
+
+
+def test_images_are_filtered_as_the_rows_say(profile, executed):
+    explorer = Explorer(profile)
+    rows = read_rows(profile / f"results/rows/{NAME}.csv")
+    for method in ("fixed", "isotropic-paper"):
+        explorer.method.value = method
+        of = rows[rows["method"] == method]
+        numbers = {index: k for k, index in enumerate(explorer._study.data.indices)}
+        wanted = {
+            "all, in order": of["idx"],
+            "abstains": of["idx"][of["prediction"] == -1],
+            "wrong": of["idx"][(of["prediction"] != -1) & (of["correct"] == 0)],
+            "largest regions first": of.sort_values("proxy_radius", ascending=False)["idx"],
+        }
+        for shown, indices in wanted.items():
+            explorer.shown.value = shown
+            found = [thumbnail["number"] for thumbnail in explorer.image.thumbnails]
+            assert found == [numbers[index] for index in indices], (method, shown)
+        explorer.shown.value = "all, in order"
+
+
+def test_experiments_that_were_not_made_say_so(profile, executed, tmp_path):
+    folder = tmp_path / "profile"
+    shutil.copytree(profile, folder)
+    (folder / f"results/rows/{EXPERIMENTS[1]}.csv").unlink()
+    labels = [label for label, _ in Explorer(folder).experiment.options]
+    assert labels == [NAME, f"{EXPERIMENTS[1]} (not made yet)"]

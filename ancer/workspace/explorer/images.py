@@ -18,12 +18,15 @@ from ancer.workspace.explorer.study import DIRECTIONS, Look, Study
 from ancer.workspace.explorer.widgets import (
     SCALE,
     Pictures,
+    Strip,
     Turns,
     error_box,
     grid,
+    inside,
     picture,
     scaled_picture,
     swatch,
+    thumbnail,
 )
 from ancer.workspace.figures.bases import by_band
 
@@ -38,6 +41,7 @@ HEADS = (
     "volume, powers of ten more",
     "perturbed image",
 )
+SHOWN = ("all, in order", "wrong", "abstains", "largest regions first")
 STYLE = {"description_width": "6.5em"}
 NARROW = widgets.Layout(width="22em", max_width="100%")
 WIDE = widgets.Layout(width="44.5em", max_width="100%")
@@ -55,10 +59,15 @@ class Explorer(widgets.VBox):
         self._profile = profile
         self._turns = Turns()
         self._failed = False
-        names = list(Profile.open(profile).experiments)
+        experiments = Profile.open(profile).experiments
+        names = []
+        for name, experiment in experiments.items():
+            made = experiment.file("rows").is_file() and experiment.file("theta").is_file()
+            names.append((name if made else f"{name} (not made yet)", name))
         look = {"style": STYLE, "layout": NARROW}
         self.experiment = widgets.Dropdown(options=names, description="experiment", **look)
-        self.image = widgets.IntSlider(description="image", **look)
+        self.shown = widgets.Dropdown(options=SHOWN, description="images", **look)
+        self.image = Strip()
         self.method = widgets.Dropdown(description="method", **look)
         self.direction = widgets.Dropdown(options=DIRECTIONS, description="direction", **look)
         self.other = widgets.IntSlider(description="other image", disabled=True, **look)
@@ -70,15 +79,23 @@ class Explorer(widgets.VBox):
         self.table = widgets.HTML()
         self.message = widgets.HTML()
         self._on(self.experiment, self._open)
+        self._on(self.shown, self._list)
         self._on(self.image, self._look)
-        self._on(self.method, self._turn)
+        self._on(self.method, self._change)
         self._on(self.direction, self._turn)
         self._on(self.other, self._turn)
         self._on(self.size, self._move)
-        controls = [self.image, self.method, self.direction, self.other, self.size]
+        controls = [self.direction, self.other, self.size]
+        choices = [self.experiment, self.method, self.shown]
         self._results = widgets.VBox([self.pictures, self.verdict, self.table])
         super().__init__(
-            [self.experiment, widgets.HBox(controls, layout=WRAPPED), self.message, self._results]
+            [
+                widgets.HBox(choices, layout=WRAPPED),
+                self.image,
+                widgets.HBox(controls, layout=WRAPPED),
+                self.message,
+                self._results,
+            ]
         )
         self._take(self._open)
 
@@ -112,10 +129,32 @@ class Explorer(widgets.VBox):
         ways = [(family.heading, name) for name, family in families]
         self.direction.options = [*((kind, kind) for kind in DIRECTIONS), *ways]
         last = len(self._study.data) - 1
-        self.image.max = last
         self.other.max = last
+        self.image.value = min(self.image.value, last)
         self.method.options = []
         self._look()
+        self._list()
+
+    def _list(self) -> None:
+        """Other images to choose from, as the method certified them."""
+        data = self._study.data
+        images = self._study.certified(self.method.value)
+        if self.shown.value in images:
+            images = images[images[self.shown.value]]
+        elif self.shown.value == SHOWN[-1]:
+            images = images.sort_values("proxy_radius", ascending=False, kind="stable")
+        found = []
+        for k, line in images.iterrows():
+            mark = "wrong" if line["wrong"] else "abstains" if line["abstains"] else ""
+            said = f", {mark}" if mark else f", proxy radius {line['proxy_radius']:.3f}"
+            title = f"image {data.indices[k]}: {data.classes[int(data.labels[k])]}{said}"
+            found.append(thumbnail(k, title, mark, data.images[k]))
+        self.image.thumbnails = found
+
+    def _change(self) -> None:
+        """Another method."""
+        self._turn()
+        self._list()
 
     def _look(self) -> None:
         """Another image, and the methods that ran on it."""
@@ -131,7 +170,7 @@ class Explorer(widgets.VBox):
         """Another method or direction; the size keeps its share of what the slider has."""
         self.other.disabled = self.direction.value != "another image"
         if self.other.value == self.image.value:
-            self.other.value = (self.image.value + 1) % (self.image.max + 1)
+            self.other.value = (self.image.value + 1) % (self.other.max + 1)
         self._u = self._seen.direction(self.direction.value, self.method.value, self.other.value)
         self._reach = {name: self._seen.reach(name, self._u) for name in self._seen.rows}
         share = self.size.value / self.size.max
@@ -211,12 +250,15 @@ def _verdict(seen: Look, method: str, y: Tensor) -> str:
         says = f"is certified as <b>{_class_name(seen, certified)}</b>"
         if seen.rows[method]["arithmetic"] == arithmetic(None):
             says += f" ({arithmetic(None)})"
+    where = ""
+    if seen.regions[method] is not None:
+        where = f": {inside(seen.scaled_size(method, y))} of the way to the region's end"
     network_says = _class_name(seen, int(probabilities.argmax()))
     smoothed_says = _class_name(seen, int(votes.argmax()))
     return (
-        f"<p>The image is a <b>{_class_name(seen, seen.label)}</b> and {says}. The perturbation "
-        f"has l{norm} size <b>{change.norm(p=norm):.3f}</b>, largest pixel "
-        f"{change.abs().max():.3f}.<br>"
+        f"<p>The image is a <b>{_class_name(seen, seen.label)}</b> and {says}. The perturbation, "
+        f"kept in [0, 1], has l{norm} size <b>{change.norm(p=norm):.3f}</b>, largest pixel "
+        f"{change.abs().max():.3f}{where}.<br>"
         f"The network says <b>{network_says}</b> ({probabilities.max():.1%}); smoothed with this "
         f"theta, <b>{smoothed_says}</b> ({votes.max():,} of {votes.sum():,} votes).</p>"
     )
@@ -243,7 +285,7 @@ def _table(seen: Look, method: str, y: Tensor) -> str:
             _number(row["in_box_proxy_radius"]),
             f"{row['log_volume']:.1f}",
             f"{powers:+.1f}" if math.isfinite(powers) else "",
-            _inside(seen.scaled_size(name, y)),
+            inside(seen.scaled_size(name, y)),
         ]
         lines.append(line)
     return grid(HEADS, lines)
@@ -252,9 +294,3 @@ def _table(seen: Look, method: str, y: Tensor) -> str:
 def _number(value: float) -> str:
     """To three digits; of NaN, that it was not computed."""
     return "not computed" if math.isnan(value) else f"{value:.3f}"
-
-
-def _inside(scaled: float) -> str:
-    if scaled == float("inf"):
-        return "abstains"
-    return f"inside, {scaled:.2f}" if scaled < 1 else f"outside, {scaled:.2f}"

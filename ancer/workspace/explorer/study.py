@@ -12,7 +12,7 @@ from ancer.bases.lattice import nearest
 from ancer.datasets.dataset import Dataset
 from ancer.perturbations.coverage import covered_severity
 from ancer.perturbations.families import Family, families_for
-from ancer.regions.region import Region
+from ancer.regions.region import ABSTAIN, Region
 from ancer.smoothing import SmoothedClassifier
 from ancer.streams import generator
 from ancer.workspace.experiment import Experiment
@@ -38,6 +38,18 @@ class Study:
         self.seed = self.experiment.parameters.seed
         self.families = families_for(tuple(self.data.images.shape[1:]))
         self.look(0)
+
+    def certified(self, method: str) -> pd.DataFrame:
+        """Of each image that the method ran on, by its position: whether it is wrong or abstains.
+
+        Columns wrong, abstains, and proxy_radius.
+        """
+        rows = self.rows.loc[method]
+        position = {index: k for k, index in enumerate(self.data.indices)}
+        abstains = rows["prediction"] == ABSTAIN
+        wrong = ~abstains & (rows["prediction"] != rows["label"])
+        found = rows.assign(wrong=wrong, abstains=abstains).rename(index=position)
+        return found[["wrong", "abstains", "proxy_radius"]]
 
     def look(self, k: int) -> "Look":
         """The k-th of the images, by the methods that ran on it."""

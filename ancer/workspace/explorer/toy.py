@@ -10,11 +10,16 @@ import torch
 from ancer.certificates.certificate import Certificate
 from ancer.regions.answer import Answer
 from ancer.workspace.explorer.moons import Moons
-from ancer.workspace.explorer.widgets import DASHES, Plane, Turns, error_box, grid, shape
+from ancer.workspace.explorer.widgets import DASHES, Plane, Turns, error_box, grid, shape, swatch
 from ancer.workspace.figures.plane import MOONS
 
 TITLES = {2: "l2, Gaussian noise", 1: "l1, uniform noise"}
 HEADS = ("norm", "method", "class", "p_a_lower", "radius", "proxy radius", "answer")
+LEGEND = (
+    "<p>Ground: the network's probability of the upper class (green) and the lower (purple). "
+    "Outlines: the point's certificates. Filled: what the memory answers; pale: regions that it "
+    "holds.</p>"
+)
 CLASSES = {0: "upper", 1: "lower"}
 
 
@@ -65,7 +70,7 @@ class Toy(widgets.VBox):
                 plane.regions = self._shapes(certificates, others, answer)
                 plane.point = point
             lines += self._lines(norm, certificates, answer)
-        self.verdict.value = f"{grid(HEADS, lines)}<p>All regions: {answer.arithmetic}.</p>"
+        self.verdict.value = f"{LEGEND}{grid(HEADS, lines)}<p>All regions: {answer.arithmetic}.</p>"
 
     def _shapes(
         self, certificates: dict[str, Certificate], others: list[Answer], answer: Answer
@@ -75,16 +80,16 @@ class Toy(widgets.VBox):
         for other in others:
             if other.region is not None:
                 color = MOONS[other.prediction]
-                shapes.append(shape(other.region, color, dash="", width=0.5, fill=0.16))
+                shapes.append(shape(other.region, color, dash="", width=0.5, fill=0.05))
         if answer.region is not None:
             color = MOONS[answer.prediction]
-            shapes.append(shape(answer.region, color, dash="", width=0, fill=0.5))
+            shapes.append(shape(answer.region, color, dash="", width=0, fill=0.4))
         methods = self._moons.profile.methods
         for name, certificate in certificates.items():
             if certificate.region is not None:
                 dash = DASHES[methods[name].style]
                 color = methods[name].color
-                shapes.append(shape(certificate.region, color, dash=dash, width=1.8, fill=0))
+                shapes.append(shape(certificate.region, color, dash=dash, width=2.2, fill=0))
         return shapes
 
     def _lines(
@@ -97,7 +102,7 @@ class Toy(widgets.VBox):
             lines.append(
                 [
                     f"l{norm}",
-                    methods[name].label,
+                    swatch(methods[name]),
                     CLASSES.get(certificate.prediction, "abstains"),
                     f"{certificate.p_a_lower:.3f}",
                     f"{certificate.radius:.3f}",
@@ -109,7 +114,7 @@ class Toy(widgets.VBox):
         lines.append(
             [
                 f"l{norm}",
-                methods[self._moons.last].label,
+                swatch(methods[self._moons.last]),
                 CLASSES.get(answer.prediction, "abstains"),
                 "",
                 f"{region.radius if region else 0.0:.3f}",

@@ -25,6 +25,7 @@ except ImportError:
 
 WEB = Path(__file__).parent / "web"
 SCALE = mpl.colormaps["viridis"]
+THUMBNAIL = 64  # pixels of a side, at most
 DASHES = {":": "2 3", "--": "6 3", "-": "", "-.": "8 3 2 3"}  # of SVG, by line style
 
 
@@ -61,6 +62,15 @@ class Pictures(anywidget.AnyWidget):
     bars = traitlets.Dict().tag(sync=True)  # size, limit, methods: of label, color, reach
 
 
+class Strip(anywidget.AnyWidget):
+    """Images as thumbnails, of which one is chosen."""
+
+    _esm = WEB / "strip.js"
+    _css = WEB / "explore.css"
+    thumbnails: Any = traitlets.List().tag(sync=True)  # number, title, mark; width, height, rgba
+    value = traitlets.Int(0).tag(sync=True)  # the number of the chosen one
+
+
 class Plane(anywidget.AnyWidget):
     """A class landscape over [0, 1]^2 with regions, and a point to be dragged."""
 
@@ -78,6 +88,13 @@ def picture(title: str, image: Tensor) -> dict[str, Any]:
     if shown.ndim == 2:
         shown = np.repeat(shown[..., None], 3, axis=2)
     return _panel(title, shown, image)
+
+
+def thumbnail(number: int, title: str, mark: str, image: Tensor) -> dict[str, Any]:
+    """An image (C, H, W) in [0, 1] for a strip; mark: "wrong", "abstains" or ""."""
+    largest = max(image.shape[1:])
+    small = image[:, :: -(-largest // THUMBNAIL), :: -(-largest // THUMBNAIL)]
+    return {**picture(title, small), "number": number, "mark": mark}
 
 
 def scaled_picture(title: str, values: Tensor, low: float, high: float) -> dict[str, Any]:
@@ -135,3 +152,11 @@ def grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         f'<table class="ancer-table"><thead><tr><th>{head}</th></tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def inside(scaled: float) -> str:
+    """Whether what is so far from the center, in units of the region's end, is in the region."""
+    if scaled == float("inf"):
+        return "abstains"
+    word = "inside" if scaled < 1 else "outside"
+    return f'<span class="ancer-{word}">{word}, {scaled:.2f}</span>'

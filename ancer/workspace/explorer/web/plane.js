@@ -16,6 +16,21 @@ function shape({ center: [x, y], axes: [a, b], norm, color, dash, width, fill })
   return element("polygon", { points, ...style });
 }
 
+// an outline is drawn on a white one, to be seen on any ground
+function cased(region) {
+  if (region.fill > 0) return [shape(region)];
+  return [shape({ ...region, color: "#fff", dash: "", width: region.width + 2.4 }), shape(region)];
+}
+
+function axes() {
+  const texts = [["0", 5, SIDE - 6, "start"], ["x\u2081 = 1", SIDE - 5, SIDE - 6, "end"], ["x\u2082 = 1", 5, 15, "start"]];
+  return texts.map(([said, x, y, anchor]) => {
+    const node = element("text", { x, y, "text-anchor": anchor, class: "ancer-axis" });
+    node.textContent = said;
+    return node;
+  });
+}
+
 function backdrop({ side, rgba }) {
   const canvas = Object.assign(document.createElement("canvas"), { width: side, height: side });
   const bytes = new Uint8ClampedArray(rgba.buffer.slice(rgba.byteOffset, rgba.byteOffset + rgba.byteLength));
@@ -39,7 +54,7 @@ function render({ model, el }) {
   const draw = () => {
     const [x, y] = model.get("point");
     const dot = element("circle", { cx: x * SIDE, cy: (1 - y) * SIDE, r: 5, class: "ancer-point" });
-    svg.replaceChildren(...model.get("regions").map(shape), dot);
+    svg.replaceChildren(...model.get("regions").flatMap(cased), ...axes(), dot);
   };
   const move = (x, y) => {
     model.set("point", [x, y].map((value) => Math.min(1, Math.max(0, value))));
