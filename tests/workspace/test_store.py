@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from stages import parameters, write_parameters
+from torch import nn
 
 from ancer._files import sha256_of
+from ancer.bases import basis_named
 from ancer.certificates.certificate import Certificate
 from ancer.certification import certify
 from ancer.confidence.bounds import clopper_pearson
 from ancer.models import checkpoints
 from ancer.models.networks import build
 from ancer.noise.sampled import GaussianNoise
+from ancer.smoothing import SmoothedClassifier
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.fingerprints import key_of
 from ancer.workspace.store.columns import best_row, check_numbers, votes_of
@@ -345,6 +348,26 @@ def test_fewer_votes_are_those_of_a_best_that_claims_nothing(changed, refused):
         return
     with pytest.raises(ValueError, match="line 2 of r.csv .* its votes do not give"):
         check_numbers(rows, GaussianNoise, provenance, "r.csv")
+
+
+@pytest.mark.parametrize("theta, refused", [(0.1, False), (0.5, True)])
+def test_a_gap_may_lose_what_rounding_to_the_lattice_of_a_basis_costs(theta, refused):
+    """A picture of 224x224 in cosines, as `Queries` has it: 0.059 of the gap at theta 0.1."""
+    noise = GaussianNoise(0.1, basis=basis_named("dct8", (3, 224, 224)))
+    x = torch.zeros(1, 3, 224, 224)
+    (cost,) = SmoothedClassifier(nn.Identity(), noise, lattice=1 / 255).queries(x).rounding
+    assert cost == pytest.approx(0.0592, abs=1e-4)
+    lower = float(clopper_pearson(100, 100, 0.9 * 0.001))
+    gap = GaussianNoise(1.0).gap(torch.tensor(lower, dtype=torch.float64)).item() - cost
+    votes = {"prediction": 2, "count": 100, "rival": 0, "n": 100, "votes": "2:100"}
+    sizes = dict.fromkeys(("radius", "proxy_radius", "in_box_proxy_radius"), theta * gap)
+    sizes |= {"theta_min": theta, "theta_gmean": theta, "theta_rms": theta}
+    bounds = {"p_a_lower": lower, "p_b_upper": 1 - lower, "gap": gap, "basis": "dct8"}
+    row = GIVEN_UP | {"method": "fixed"} | votes | bounds | sizes
+    provenance = {"n": 100, "alpha": 0.001, "looks": "planned", "best_of": {}}
+    refusal = pytest.raises(ValueError, match="its votes do not give") if refused else nullcontext()
+    with refusal:
+        check_numbers(pd.DataFrame([row]), GaussianNoise, provenance, "r.csv")
 
 
 @pytest.mark.parametrize("rms, refused", [(1000.0, False), (0.5, True)])

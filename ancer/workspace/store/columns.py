@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ancer.bases.basis import PIXELS
+from ancer.bases.lattice import STEP
 from ancer.certificates.certificate import Certificate
 from ancer.certification import plan_of
 from ancer.confidence.looks import exact_bounds
@@ -15,6 +16,8 @@ from ancer.noise.law import Noise, gap_of
 from ancer.regions.answer import Answer
 from ancer.regions.region import ABSTAIN, Region
 from ancer.selection import Best
+
+LARGEST = 3 * 224 * 224  # coordinates of an image, of which rows are checked
 
 
 def row(
@@ -96,7 +99,8 @@ def check_numbers(
     of_bounds = gap_of(law(1.0), lower, rows["p_b_upper"].to_numpy())
     gap = rows["gap"].to_numpy()
     rotated = (rows["basis"] != PIXELS.name).to_numpy()
-    less = np.where(rotated, 0.05, 1e-9 * np.abs(of_bounds))
+    rounding = 1.001 * STEP * LARGEST**0.5 / rows["theta_min"].to_numpy()
+    less = np.where(rotated, rounding, 1e-9 * np.abs(of_bounds))
     near = (gap <= of_bounds * (1 + 1e-9)) & (gap >= of_bounds - less)
     right &= np.where(certified, near & (gap > 0), gap == 0)
     # 3. the sizes, of gap and theta
@@ -122,8 +126,8 @@ def _bounds_are_of_votes(rows: pd.DataFrame, provenance: Mapping[str, Any]) -> n
     share = np.ones(len(rows))
     for k, (method, candidate) in enumerate(zip(rows["method"], rows["candidate"], strict=True)):
         share[k] = provenance["best_of"].get(method, {}).get(candidate, 1.0)
-    # noise on a lattice takes 2^-51 theta / step for each coordinate: of as many as a picture of
-    # 224x224 has, and steps of 2^-16, at the most
+    # noise on a lattice takes 2^-51 theta / step for each coordinate: at most of LARGEST, at steps
+    # of 2^-16
     slack = 1e-5 + 5e-6 * rows["theta_rms"].to_numpy()
     drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
     right = drawn & (rows["alpha"] == alpha).to_numpy()
