@@ -1,6 +1,5 @@
 """Images and the noise round them, and their noisy copies, drawn on and on."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancer.bases.lattice import rounding_cost
 from ancer.classifier import Classifier, Evaluation
 from ancer.confidence.looks import BLOCK, Bounds, Looks
 from ancer.noise.law import Noise, gap_of, positive
@@ -84,15 +84,10 @@ class Queries:
 
     @cached_property
     def rounding(self) -> np.ndarray:
-        """Of the gap, what rounding images to the lattice of a basis may cost: (B,), else 0.
-
-        Coefficients of two images are rounded, and computed, so that their difference is off by at
-        most this many steps in each coordinate; in pixels it is exact.
-        """
+        """Of the gap, what `rounding_cost` takes in a basis: (B,), else 0."""
         if self.lattice is None or self.law.basis.is_pixels:
             return np.zeros(len(self))
-        off = self.lattice * (1 + 1e-6)  # float64 computes them to 1e-12
-        return off * math.sqrt(self.x[0].numel()) / self.theta_min
+        return rounding_cost(self.lattice, self.x[0].numel(), self.theta_min)
 
     def of_law(self, bounds: Bounds, at: np.ndarray | slice = slice(None)) -> Bounds:
         """Bounds of images `at` under the noise as it is sampled, as those under the law."""

@@ -1,11 +1,14 @@
 """Lattices on which noise is added without rounding: of pixels, and of a basis's coefficients."""
 
+import math
+
+import numpy as np
 from torch import Tensor
 
 from ancer.bases.basis import Basis
 
-# of the lattice of coefficients on which noise is exact: images are rounded to it (see
-# `smoothing.Queries.rounding`)
+# of the lattice of coefficients on which noise is exact: images are rounded to it, see
+# `rounding_cost`
 STEP = 2.0**-16
 
 
@@ -17,6 +20,16 @@ def step_in(basis: Basis, lattice: float | None) -> float | None:
     if lattice is None or basis.is_pixels:
         return lattice
     return STEP
+
+
+def rounding_cost(step: float, coordinates: int, theta_min: np.ndarray) -> np.ndarray:
+    """Of the gap, what rounding images to the lattice of a basis may cost: like theta_min.
+
+    Coefficients of two images are rounded, and computed, so that their difference is off by at
+    most one step in each coordinate; in pixels it is exact.
+    """
+    off = step * (1 + 1e-6)  # float64 computes them to 1e-12
+    return off * math.sqrt(coordinates) / theta_min
 
 
 def arithmetic(lattice: float | None) -> str:

@@ -55,8 +55,8 @@ def trial_name(overrides: Mapping[str, Any]) -> str:
 def output_folder(output: str | None, overrides: Mapping[str, Any]) -> str:
     """Where in its profile a run writes: see `Places`.
 
-    output: "results" or, for what the notebook's engine says and by hand HAND, None. Raises
-    ValueError for another, or where other parameters than the profile's are to be results.
+    output: "results", or None: what the notebook's engine says, by hand HAND. With overrides it is
+    a trial's either way. Raises ValueError for another.
     """
     if output not in (None, "results"):
         raise ValueError(f'output must be "results" or None (in {HAND}), found {output!r}')

@@ -18,6 +18,7 @@ from ancer.noise.sampled import LAWS
 from ancer.regions.answer import Answer
 from ancer.regions.memory import Memory
 from ancer.workspace.experiment import Profile
+from ancer.workspace.figures.plane import square_points
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,8 @@ class Moons:
 
         x_1 to the right.
         """
-        grid = torch.linspace(0, 1, points)
-        x2, x1 = torch.meshgrid(grid, grid, indexing="ij")
-        places = torch.stack([x1, x2], dim=-1).reshape(-1, 2)
         with torch.inference_mode():
-            found = self._scenes[norm].classifier.probabilities(places)
+            found = self._scenes[norm].classifier.probabilities(square_points(points))
         return found[:, 0].reshape(points, points)
 
     def certify(

@@ -94,7 +94,9 @@ def thumbnail(number: int, title: str, mark: str, image: Tensor) -> dict[str, An
     """An image (C, H, W) in [0, 1] for a strip; mark: "wrong", "abstains" or ""."""
     largest = max(image.shape[1:])
     small = image[:, :: -(-largest // THUMBNAIL), :: -(-largest // THUMBNAIL)]
-    return {**picture(title, small), "number": number, "mark": mark}
+    panel = picture(title, small)
+    del panel["values"]  # a strip shows no numbers
+    return {**panel, "number": number, "mark": mark}
 
 
 def scaled_picture(title: str, values: Tensor, low: float, high: float) -> dict[str, Any]:

@@ -105,8 +105,7 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         shares = certified_accuracy(group, grid, by="p_a_lower")
-        style = {"linestyle": method.style, "color": method.color, **_wide(method)}
-        ax.plot(grid, shares, label=label_of(method, group, rows), **style)
+        ax.plot(grid, shares, label=label_of(method, group, rows), **_style(method))
     ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     ax.set(ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
 
@@ -158,8 +157,7 @@ def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, grid: np.ndarray, 
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
         label = label_of(method, group, rows)
-        style = {"linestyle": method.style, "color": method.color, **_wide(method)}
-        ax.plot(grid, accuracy, label=label, **style)
+        ax.plot(grid, accuracy, label=label, **_style(method))
         beyond = max(beyond, accuracy[-1])
     if beyond:
         ax.text(
@@ -181,9 +179,9 @@ def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
     for ax, by in zip(axes, RADII, strict=True):
         bins = np.linspace(0, rows[by].quantile(0.99), 30)
         for name, group in rows.groupby("method", sort=False):
-            ax.hist(
-                group[by], bins=bins, histtype="step", **{"linewidth": 1.3, **_line(methods, name)}
-            )
+            method = methods[name]
+            style = {"linewidth": 1.3, **_style(method)}
+            ax.hist(group[by], bins=bins, histtype="step", label=method.label, **style)
         ax.set_xlabel(RADII[by])
     axes[0].set_ylabel("images")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -213,9 +211,10 @@ def in_order(
     )
     for ax, (name, by_method) in zip(axes.flat, values.items(), strict=True):
         experiment = experiments[name]
-        for method, found in by_method.items():
+        for method_name, found in by_method.items():
+            method = experiment.methods[method_name]
             shares = np.linspace(0, 1, len(found))
-            ax.plot(shares, np.sort(found), **_line(experiment.methods, method))
+            ax.plot(shares, np.sort(found), label=method.label, **_style(method))
         ax.axhline(line, color="black", linewidth=0.8, linestyle=":")
         section = experiment.section
         title = f"$\\ell_{experiment.norm}$, $\\sigma$ = {section.sigma:g}\n{section.training}"
@@ -228,17 +227,11 @@ def in_order(
     return figure
 
 
-def _line(methods: Methods, name: str) -> dict[str, Any]:
-    method = methods[name]
-    line = {"color": method.color, "linestyle": method.style, "label": method.label}
-    return {**line, **_wide(method)}
-
-
-def _wide(method: Method) -> dict[str, Any]:
-    """The best of several is often one of these: a wide line under theirs."""
+def _style(method: Method) -> dict[str, Any]:
+    """Of a method's line; the best of several is often one of these: a wide line under theirs."""
     if method.best_of is None:
-        return {}
-    return {"linestyle": "-", "linewidth": 4, "alpha": 0.4, "zorder": 1}
+        return {"color": method.color, "linestyle": method.style}
+    return {"color": method.color, "linestyle": "-", "linewidth": 4, "alpha": 0.4, "zorder": 1}
 
 
 @styled

@@ -105,9 +105,9 @@ def _dashed(ax: Axes, region: Region, color: str, center: np.ndarray, norm: int)
     ax.add_patch(outline(center, region.axes.expand(2).numpy(), norm, **style))
 
 
-def square_points() -> Tensor:
-    """The points of a landscape, (SIDE^2, 2) over [0, 1]^2, x_1 first to the right."""
-    grid = torch.linspace(0, 1, SIDE)
+def square_points(side: int = SIDE) -> Tensor:
+    """The points of a landscape, (side^2, 2) over [0, 1]^2, x_1 first to the right."""
+    grid = torch.linspace(0, 1, side)
     x2, x1 = torch.meshgrid(grid, grid, indexing="ij")
     return torch.stack([x1, x2], dim=-1).reshape(-1, 2)
 

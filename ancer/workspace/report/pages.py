@@ -159,11 +159,18 @@ def framed(path: Path) -> HTML:
     return HTML(f'<div><iframe srcdoc="{page}" style="{style}"></iframe></div>')
 
 
-def pictured(index: int) -> Markup:
+def lines_of_images(rows: pd.DataFrame) -> dict[str, Any]:
+    """Rows for the template: each image's number first, with its picture, floats to six digits."""
+    shown = rows.map(_six_digits)
+    shown.insert(0, "idx", shown.pop("idx").map(_pictured))
+    return cells(shown)
+
+
+def _pictured(index: int) -> Markup:
     """An image's number beside its picture, which the page's style has."""
     return Markup('<span class="picture picture-{0}"></span>{0}').format(index)
 
 
-def six_digits(value: object) -> object:
+def _six_digits(value: object) -> object:
     """A float with six digits, anything else as it is."""
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -21,10 +21,9 @@ from ancer.workspace.report.pages import (
     best_cells,
     cells,
     inline,
+    lines_of_images,
     notebook_page,
-    pictured,
     script,
-    six_digits,
     stylesheet,
     texts_of,
     with_gain,
@@ -129,23 +128,19 @@ class _Site:
                 numbers = summary_with_fallback(rows, experiment.fallback).items()
                 means = ", ".join(f"{what} {round_down(value)}" for what, value in numbers)
                 hidden = ["method", "image", "seed", "arithmetic"]
-                shown = rows.drop(columns=hidden, errors="ignore").map(six_digits)
-                shown.insert(0, "idx", shown.pop("idx").map(pictured))
                 yield {
                     "id": f"{method}-{kind}",
                     "title": f"{methods[method].label}, {answer}",
                     "text": f"{means}. Noise: {', '.join(rows['arithmetic'].unique())}.",
-                    **cells(shown),
+                    **lines_of_images(rows.drop(columns=hidden, errors="ignore")),
                 }
         ours = self.volumes[self.volumes["experiment"] == experiment.name]
         for against, rows in ours.groupby("against", sort=False):
-            shown = rows.drop(columns=["experiment", "against"]).map(six_digits)
-            shown.insert(0, "idx", shown.pop("idx").map(pictured))
             yield {
                 "id": f"volumes-{against}",
                 "title": f"{self._compared()} against {methods[against].label}",
                 "text": "",
-                **cells(shown),
+                **lines_of_images(rows.drop(columns=["experiment", "against"])),
             }
 
     def _tables(self) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ancer.bases.basis import PIXELS
-from ancer.bases.lattice import STEP
+from ancer.bases.lattice import STEP, rounding_cost
 from ancer.certificates.certificate import Certificate
 from ancer.certification import plan_of
 from ancer.confidence.looks import exact_bounds
@@ -99,7 +99,7 @@ def check_numbers(
     of_bounds = gap_of(law(1.0), lower, rows["p_b_upper"].to_numpy())
     gap = rows["gap"].to_numpy()
     rotated = (rows["basis"] != PIXELS.name).to_numpy()
-    rounding = 1.001 * STEP * LARGEST**0.5 / rows["theta_min"].to_numpy()
+    rounding = 1.001 * rounding_cost(STEP, LARGEST, rows["theta_min"].to_numpy())
     less = np.where(rotated, rounding, 1e-9 * np.abs(of_bounds))
     near = (gap <= of_bounds * (1 + 1e-9)) & (gap >= of_bounds - less)
     right &= np.where(certified, near & (gap > 0), gap == 0)
