@@ -30,7 +30,8 @@ STRANGE = {
     "savefig.dpi": 7,
     "savefig.bbox": None,
     "svg.hashsalt": "another",
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 3,
     "figure.constrained_layout.use": False,
     "image.cmap": "jet",
     "xtick.labelsize": 40,
@@ -115,6 +116,7 @@ FIGURES = {
     "perturbation": lambda: galleries.perturbation_gallery(
         IMAGES, [(METHODS["isotropic"], IMAGES), (METHODS["anisotropic"], IMAGES)], TITLES
     ),
+    "regions": lambda: galleries.region_gallery(IMAGES, [IMAGES[1], IMAGES[0], None], TITLES),
     "noisy": lambda: galleries.noisy_samples(IMAGES, IMAGES + 0.1, TITLES),
     "leak": lambda: galleries.leak(IMAGES[:2], TITLES[:2], {"a": [0.1, 0.9], "b": [0.5, 0.5]}),
     "landscape": landscape,
@@ -124,10 +126,10 @@ FIGURES = {
 
 
 def written(draw, folder):
-    """The bytes of a figure's two files."""
+    """The bytes of a figure's three files."""
     show(draw(), "F1", folder)
     found = {path.suffix: path.read_bytes() for path in folder.iterdir()}
-    assert set(found) == {".svg", ".png"}
+    assert set(found) == {".svg", ".png", ".pdf"}
     return found
 
 

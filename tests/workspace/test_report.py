@@ -23,7 +23,7 @@ from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.explorer.images import _table, _verdict
 from ancer.workspace.explorer.study import Study
 from ancer.workspace.report.headline import headline
-from ancer.workspace.report.pages import best_cells, script, with_gain, without_constants
+from ancer.workspace.report.pages import script, with_gain, without_constants
 from ancer.workspace.report.site import write_report
 from ancer.workspace.report.thumbnails import thumbnails
 from ancer.workspace.stages.certify import certify_images
@@ -32,7 +32,7 @@ from ancer.workspace.stages.volumes import compare_regions
 from ancer.workspace.tables.certified import both_answers, write_certified_tables
 from ancer.workspace.tables.comparisons import superset_table
 from ancer.workspace.tables.intervals import write_interval_table
-from ancer.workspace.tables.writing import round_down, write_table
+from ancer.workspace.tables.writing import best_cells, round_down, shown, write_table
 
 NAME = "digits-l2-025"
 SAID = "not floating-point sound"
@@ -156,6 +156,16 @@ def test_the_best_of_a_column_is_of_methods_on_the_same_images():
         }
     )
     assert best_cells(table) == {(1, "ACR")}
+
+
+def test_a_notebooks_table_is_rounded_down_with_the_best_bold():
+    table = pd.DataFrame({"images": [20, 20], "ACR": [0.5, 0.7499], "draws": ["9", "8"]})
+    table["fallback share"] = [0.1, 0.2]  # more of it is not better
+    table.index = ["fixed", "ours"]
+    page = shown(table, "certified").to_html()
+    assert page == shown(table, "certified").to_html()  # no random ids
+    assert ">0.749<" in page
+    assert page.count("font-weight: bold") == 1 and "#T_certified_row1_col1 {" in page
 
 
 def test_gains_are_over_the_first_method_on_the_same_images():
@@ -301,10 +311,10 @@ def test_class_names_are_text_in_the_explorer(profile, executed):
     study.data = dataclasses.replace(study.data, classes=[EVIL] * 10)
     look = study.look(0)
     method = study.methods[0]
-    for shown in (_verdict(look, method, look.x), _table(look, method, look.x)):
-        tags = Tags(shown)
+    for part in (_verdict(look, method, look.x), _table(look, method, look.x)):
+        tags = Tags(part)
         assert not tags.found & {"script", "img"} and not tags.handlers
-        assert html.escape(EVIL) in shown
+        assert html.escape(EVIL) in part
 
 
 # --- what is not floating-point sound says so, wherever a region is shown

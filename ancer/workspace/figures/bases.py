@@ -12,7 +12,7 @@ from torch import Tensor
 from ancer.bases.basis import Basis
 from ancer.bases.named import parsed
 from ancer.certificates.certificate import Certificate
-from ancer.workspace.figures.style import bare, pictures, styled
+from ancer.workspace.figures.style import bare, picture, pictures, styled
 from ancer.workspace.methods import COLORS, PCA
 
 CHANNELS = ("light", "red - blue", "green")
@@ -83,7 +83,7 @@ def theta_by_band(
     figure, axes = plt.subplots(
         1, len(panels) + 1, figsize=(1.45 * (len(panels) + 1) + 0.5, 1.9), layout="constrained"
     )
-    axes[0].imshow(pictures(image[None])[0], cmap="gray_r", vmin=0, vmax=1)
+    picture(axes[0], pictures(image[None])[0])
     axes[0].set_title("image", fontsize=8)
     for ax, (title, values) in zip(axes[1:], panels, strict=True):
         drawn = ax.imshow(values.numpy(), cmap="viridis", norm=norm)

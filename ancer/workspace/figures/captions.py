@@ -16,7 +16,7 @@ CAPTIONS = {
         "**F2**. Images, and one random direction of the same proxy size in the shape of two "
         "methods' regions: the second moves the pixels that the class does not hang on. The size "
         "is the second region's proxy radius, at which both shapes have the same volume; only the "
-        "second is certified there."
+        "second is certified there. Under each what changed (grey: nothing), on one scale."
     ),
     "F3": (
         "**F3**. Share of images that are right and certified with a radius of at least $r$: the "
@@ -82,6 +82,11 @@ CAPTIONS = {
     "two-pixels": (
         "All images of two pixels, the boundary, and the certified region round one image: in "
         "pixels a disk, in the basis of light and contrast a band along which only light changes."
+    ),
+    "regions": (
+        "Images from the largest certified radius to the smallest, each moved in a random "
+        "direction to the edge of its region, and what changed (grey: nothing), on one scale. All "
+        "on the way there have its class. Images that abstain, at the right, have no region."
     ),
     "radii": (
         "Certified radius and proxy radius of all images, by method (the largest hundredth is left "

@@ -11,7 +11,7 @@ from torch import Tensor
 from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.figures.curves import label_of
-from ancer.workspace.figures.style import bare, panels, pictures, styled
+from ancer.workspace.figures.style import bare, panels, picture, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
 
@@ -64,9 +64,9 @@ def coverage_gallery(
     )
     for row, (method, by_family) in zip(axes, strongest.items(), strict=True):
         shown = [("", image)]
-        shown += [(f"{severity:.3g}", picture) for severity, picture in by_family.values()]
-        for ax, (severity, picture) in zip(row, shown, strict=True):
-            ax.imshow(pictures(picture)[0], cmap="gray", vmin=0, vmax=1)
+        shown += [(f"{severity:.3g}", perturbed) for severity, perturbed in by_family.values()]
+        for ax, (severity, perturbed) in zip(row, shown, strict=True):
+            picture(ax, pictures(perturbed)[0])
             ax.set_xlabel(severity, fontsize=7)
         row[0].set_ylabel(methods[method].label.replace(" (", "\n("), fontsize=7)
         row[0].yaxis.label.set_color(methods[method].color)

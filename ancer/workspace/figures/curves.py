@@ -41,8 +41,7 @@ def accuracy_curves(
         above.set_ylabel("certified accuracy")
         if bests:
             below.set_ylabel("best: points\nmore", fontsize=8)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    _legend(figure, axes[0][0])
     return figure
 
 
@@ -81,8 +80,15 @@ def bound_curves(experiments: Mapping[str, Experiment], rows: Mapping[str, pd.Da
     for ax in axes[::2]:
         ax.set_ylabel("share of images")
     figure.supxlabel("lower bound on $p_A$", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    _legend(figure, axes[0])
     return figure
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    """On top, as many in a row as fit the figure's width."""
+    across = max(1, round(figure.get_size_inches()[0] / 1.65))
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=across)
 
 
 def _titled(ax: Axes, experiment: Experiment) -> None:
@@ -184,7 +190,7 @@ def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
             ax.hist(group[by], bins=bins, histtype="step", label=method.label, **style)
         ax.set_xlabel(RADII[by])
     axes[0].set_ylabel("images")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    _legend(figure, axes[0])
     return figure
 
 
@@ -223,7 +229,7 @@ def in_order(
     axes[0, 0].set_ylim(bottom=min(0, *[ax.dataLim.y0 for ax in axes.flat]))
     axes[0, 0].set_ylabel(ylabel)
     figure.supxlabel("share of images", fontsize=9)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    _legend(figure, axes.flat[0])
     return figure
 
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ancer.workspace.figures.style import OTHERS, bare, styled
+from ancer.workspace.figures.style import OTHERS, bare, picture, styled
 from ancer.workspace.methods import Method
 
 
@@ -24,7 +24,7 @@ def theta_gallery(
     figure, axes = plt.subplots(2, len(images), figsize=size, layout="constrained", squeeze=False)
     norm = mpl.colors.LogNorm(1, max(2.0, float(np.quantile(ratio, 0.995))))
     for k in range(len(images)):
-        axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
+        picture(axes[0, k], images[k])
         axes[0, k].set_title(titles[k], fontsize=8)
         shown = axes[1, k].imshow(ratio[k], cmap="viridis", norm=norm)
         axes[1, k].set_title(rf"$\theta_{{iso}}$ {starts[k]:.2f}", fontsize=8)
@@ -45,22 +45,62 @@ def perturbation_gallery(
 ) -> Figure:
     """F2: images, and the same random direction of equal proxy size in the regions of two methods.
 
-    All (M, H, W[, 3]); what leaves [0, 1] is shown clipped.
+    All (M, H, W[, 3]); what leaves [0, 1] is shown clipped. Under each what changed, all on one
+    scale: grey is nothing.
     """
-    figure, axes = plt.subplots(
-        3, len(images), figsize=(0.8 * len(images), 2.8), layout="constrained", squeeze=False
-    )
+    changes = [shown - images for _, shown in perturbed]
+    largest = _largest(changes)
     lines = [("image", "black", images)]
-    for method, shown in perturbed:
+    for (method, shown), change in zip(perturbed, changes, strict=True):
         lines.append((method.name, method.color, shown))
+        lines.append(("change", method.color, _on_grey(change, largest)))
+    size = (0.8 * len(images) + 0.2, 0.8 * len(lines) + 0.3)
+    figure, axes = plt.subplots(
+        len(lines), len(images), figsize=size, layout="constrained", squeeze=False
+    )
     for row, (label, color, shown) in zip(axes, lines, strict=True):
-        for ax, picture in zip(row, shown, strict=True):
-            ax.imshow(picture.clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
-        row[0].set_ylabel(label, color=color)
+        for ax, one in zip(row, shown, strict=True):
+            picture(ax, one)
+        row[0].set_ylabel(label, color=color, fontsize=8)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=8)
     bare(axes)
     return figure
+
+
+@styled
+def region_gallery(
+    images: np.ndarray, edges: Sequence[np.ndarray | None], titles: Sequence[str]
+) -> Figure:
+    """Images (M, H, W[, 3]), each at an edge of its region, and what changed.
+
+    edges: of each, (H, W[, 3]); None where it abstains. titles: above each.
+    """
+    certified = {k: edge for k, edge in enumerate(edges) if edge is not None}
+    changes = {k: edge - images[k] for k, edge in certified.items()}
+    largest = _largest(list(changes.values()))
+    size = (0.82 * len(images) + 0.3, 2.9)
+    figure, axes = plt.subplots(3, len(images), figsize=size, layout="constrained", squeeze=False)
+    for k, title in enumerate(titles):
+        picture(axes[0, k], images[k])
+        axes[0, k].set_title(title, fontsize=7)
+    for k, edge in certified.items():
+        picture(axes[1, k], edge)
+        picture(axes[2, k], _on_grey(changes[k], largest))
+    for ax, label in zip(axes[:, 0], ["image", "at the edge", "change"], strict=True):
+        ax.set_ylabel(label, fontsize=8)
+    bare(axes)
+    return figure
+
+
+def _largest(changes: Sequence[np.ndarray]) -> float:
+    """Of nearly all pixels' changes, so that a few do not make all others grey."""
+    sizes = [np.abs(change).ravel() for change in changes]
+    return max(1e-6, float(np.quantile(np.concatenate(sizes), 0.995))) if sizes else 1.0
+
+
+def _on_grey(change: np.ndarray, largest: float) -> np.ndarray:
+    return 0.5 + change / (2 * largest)
 
 
 @styled
@@ -70,9 +110,9 @@ def noisy_samples(images: np.ndarray, noisy: np.ndarray, titles: Sequence[str]) 
         2, len(images), figsize=(0.8 * len(images), 2.0), layout="constrained", squeeze=False
     )
     for k in range(len(images)):
-        axes[0, k].imshow(images[k], cmap="gray_r", vmin=0, vmax=1)
+        picture(axes[0, k], images[k])
         axes[0, k].set_title(titles[k])
-        axes[1, k].imshow(noisy[k].clip(0, 1), cmap="gray_r", vmin=0, vmax=1)
+        picture(axes[1, k], noisy[k])
     bare(axes)
     return figure
 
@@ -84,7 +124,7 @@ def leak(images: np.ndarray, titles: Sequence[str], votes: dict[str, Sequence[fl
         1, 3, figsize=(6.6, 2.1), layout="constrained", width_ratios=[1, 1, 2.6]
     )
     for ax, image, title in zip(axes, images, titles, strict=False):
-        ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+        picture(ax, image)
         ax.set(xticks=[], yticks=[], title=title)
     bars = axes[2]
     for k, (name, shares) in enumerate(votes.items()):

@@ -30,6 +30,8 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.bbox": "tight",
     "svg.hashsalt": "ancer",
+    "svg.fonttype": "none",  # text that can be searched and edited, in a reader's own font
+    "pdf.fonttype": 42,
     "legend.frameon": False,
 }
 # of Okabe and Ito's palette, as the methods' colours: for what is no method
@@ -60,8 +62,8 @@ def show(
 ) -> None:
     """Close the figure and display it in the notebook, its caption under it: CAPTIONS[name], note.
 
-    With a folder also write <folder>/<name>[-<of>].svg and .png, byte for byte the same each time:
-    no date, no version.
+    With a folder also write <folder>/<name>[-<of>].svg, .pdf and .png, byte for byte the same each
+    time: no date, no version.
     """
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
@@ -69,6 +71,8 @@ def show(
         path = Path(folder) / (f"{name}-{of}" if of else name)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(f"{path}.svg", metadata={"Date": None, "Creator": None})
+        nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(f"{path}.pdf", metadata=nothing)
         Path(f"{path}.png").write_bytes(png.getvalue())
     plt.close(figure)
     display(Image(png.getvalue(), width=1.1 * 72 * figure.get_size_inches()[0]))
@@ -87,6 +91,11 @@ def pictures(images: Tensor, *, mean: bool = False) -> np.ndarray:
     if mean or images.shape[1] == 1:
         return images.mean(dim=1).numpy()
     return images.permute(0, 2, 3, 1).numpy()
+
+
+def picture(ax: Axes, shown: np.ndarray) -> None:
+    """One of `pictures` as it is, 0 black and 1 white; what leaves [0, 1] is clipped."""
+    ax.imshow(shown.clip(0, 1), cmap="gray", vmin=0, vmax=1)
 
 
 def panels(

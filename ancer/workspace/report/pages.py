@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def notebook_page(path: Path) -> tuple[str, Markup]:
 
 
 def cells(
-    table: pd.DataFrame, links: Links | None = None, best: Collection[tuple[int, str]] = ()
+    table: pd.DataFrame, links: Links | None = None, best: Collection[tuple[Hashable, str]] = ()
 ) -> dict[str, Any]:
     """A table for the template.
 
@@ -137,19 +137,6 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     table.insert(table.columns.get_loc("ACR") + 1, "ACR gain", gains)
     return table
-
-
-def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
-    """Where a number of a table is the largest of its column, among methods on the same images."""
-    found = set()
-    keys = [key for key in ("experiment", "training", "sigma", "answer") if key in table]
-    for _, lines in table.groupby(keys, dropna=False):
-        comparable = lines[lines["images"] == lines["images"].max()]
-        for column in lines.columns.difference([*keys, "method", "images"]):
-            values = comparable[column]
-            if values.nunique() > 1:
-                found |= {(k, column) for k in values.index[values == values.max()]}
-    return found
 
 
 def framed(path: Path) -> HTML:

@@ -1,7 +1,7 @@
 """A profile's tables, figures, rows and executed notebooks as one site, read from the disk."""
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ancer.workspace.report.contents import CERTIFIED, COVERED, EACH_SIGMA, FIGU
 from ancer.workspace.report.headline import MEANING, data_name, headline
 from ancer.workspace.report.pages import (
     TEMPLATES,
-    best_cells,
     cells,
     inline,
     lines_of_images,
@@ -32,7 +31,7 @@ from ancer.workspace.report.pages import (
 from ancer.workspace.report.thumbnails import embedded, thumbnails
 from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
 from ancer.workspace.tables.intervals import interval_cells
-from ancer.workspace.tables.writing import round_down
+from ancer.workspace.tables.writing import best_cells, round_down
 
 KINDS = {"rows": ALONE, "memory": WITH_MEMORY}  # by the folder of the rows
 WORDS = ("training", "answer")  # columns that are said once where they are the same
@@ -207,7 +206,7 @@ class _Site:
         caption: str,
         table: pd.DataFrame,
         links: Mapping,
-        best: Collection[tuple[int, str]] = (),
+        best: Collection[tuple[Hashable, str]] = (),
     ) -> dict[str, Any]:
         """A table for the template, its lines with memory set apart, and its files."""
         shown = table.astype(object).map(round_down)
@@ -266,8 +265,8 @@ class _Site:
         found = [whole] if whole.exists() else [png for png in each if png.exists()]
         note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
         for png in found:
-            for file in (png, png.with_suffix(".svg")):
-                shutil.copy(file, self.folder / file.name)
+            for suffix in (".png", ".svg", ".pdf"):
+                shutil.copy(png.with_suffix(suffix), self.folder)
             yield {
                 "name": png.stem,
                 "data": embedded(png.read_bytes()),

@@ -1,12 +1,15 @@
 """The figures stage: which images are shown, and what their regions permit."""
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ancer.datasets.dataset import Dataset
+from ancer.regions.region import ABSTAIN
 from ancer.streams import generator
 from ancer.workspace.experiment import Experiment
+from ancer.workspace.figures.style import pictures
 
 
 def shown_images(experiment: Experiment, rows: pd.DataFrame) -> Dataset:
@@ -17,6 +20,41 @@ def shown_images(experiment: Experiment, rows: pd.DataFrame) -> Dataset:
     return experiment.data.take(ours["idx"].tolist())
 
 
+def regions_shown(
+    experiment: Experiment, rows: pd.DataFrame, *, certified: int = 5, abstained: int = 2
+) -> tuple[np.ndarray, list[np.ndarray | None], list[str]]:
+    """Images from the largest radius to the smallest, then some that abstain; edges; titles.
+
+    rows: of one method. Pictures (M, H, W[, 3]); an edge is the image moved in a random direction
+    to where its region ends, None where it abstains.
+    """
+    # 1. which images
+    in_order = rows.sort_values("radius", ascending=False, kind="stable")
+    positive = in_order[in_order["radius"] > 0]
+    places = torch.linspace(0, len(positive) - 1, min(certified, len(positive))).round().int()
+    chosen = positive.iloc[places.tolist()]
+    shown = pd.concat([chosen, in_order[in_order["radius"] <= 0].head(abstained)])
+    data = experiment.data.take(shown["idx"].tolist())
+    # 2. where their regions end; of the best of several, that of the candidate it took
+    theta = experiment.theta(data, experiment.lattice)
+    directions = _directions(experiment, data)
+    edges: list[np.ndarray | None] = []
+    titles = []
+    for k, row in enumerate(shown.to_dict("records")):
+        x = data.images[k : k + 1]
+        axes = row["gap"] * theta[row["candidate"]][k : k + 1]
+        moved = experiment.basis(row["candidate"]).back(axes * directions[k : k + 1])
+        has_region = row["radius"] > 0
+        edges.append(pictures((x + moved).to(x.dtype))[0] if has_region else None)
+        title = data.classes[row["label"]]
+        if row["prediction"] == ABSTAIN:
+            title += ", abstains"
+        elif not row["correct"]:
+            title += f", not {data.classes[row['prediction']]}"
+        titles.append(f"{title}\nradius {row['radius']:.2f}" if has_region else title)
+    return pictures(data.images), edges, titles
+
+
 def equal_perturbations(
     experiment: Experiment, rows: pd.DataFrame, data: Dataset
 ) -> tuple[Tensor, Tensor]:
@@ -25,23 +63,29 @@ def equal_perturbations(
     The first has the ball's shape, the second that of the region; the size is the region's, so only
     the second is certified there.
     """
-    section = experiment.parameters.figures
-    law = experiment.law
     x = data.images
-    per_image = (-1, *[1] * (x.dim() - 1))
-    # 1. a direction of norm 1 for each image
-    unit = type(law).from_sigma(1.0)
+    region = experiment.parameters.figures.region
+    direction = _directions(experiment, data)
+    of_region = rows[rows["method"] == region].set_index("idx")
+    gap = torch.tensor(of_region.loc[data.indices, "gap"].to_numpy(), dtype=x.dtype)
+    axes = experiment.theta(data, experiment.lattice)[region] * _per_image(gap, x)
+    # the radius of the ball of their volume
+    proxy = _per_image(axes.flatten(1).log().mean(dim=1).exp(), x)
+    return x + proxy * direction, x + experiment.basis(region).back(axes * direction).to(x.dtype)
+
+
+def _directions(experiment: Experiment, data: Dataset) -> Tensor:
+    """A random direction of norm 1 for each image: like data.images."""
+    x = data.images
+    unit = type(experiment.law).from_sigma(1.0)
     directions = []
     for index in data.indices:
         stream = generator(experiment.parameters.seed, "predict", index, x.device)
         directions.append(unit.unit(x.shape[1:], generator=stream, dtype=x.dtype))
     direction = torch.stack(directions)
-    direction /= direction.flatten(1).norm(p=law.norm, dim=1).reshape(per_image)
-    # 2. the semi-axes, and the radius of the ball of their volume
-    of_region = rows[rows["method"] == section.region].set_index("idx")
-    gap = torch.tensor(of_region.loc[data.indices, "gap"].to_numpy(), dtype=x.dtype)
-    theta = experiment.theta(data, experiment.lattice)[section.region]
-    basis = experiment.basis(section.region)
-    axes = theta * gap.reshape(per_image)
-    proxy = axes.flatten(1).log().mean(dim=1).exp().reshape(per_image)
-    return x + proxy * direction, x + basis.back(axes * direction).to(x.dtype)
+    return direction / _per_image(direction.flatten(1).norm(p=experiment.norm, dim=1), x)
+
+
+def _per_image(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B,) that multiply images x (B, ...)."""
+    return values.reshape(-1, *[1] * (x.dim() - 1))

@@ -1,12 +1,17 @@
 """How tables are written: in full precision, and rounded so that no number claims too much."""
 
+from collections.abc import Hashable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from ancer._files import write_text
+
+# what a line is, or of what more is not better
+NO_SCORES = ("method", "images", "abstained", "fallback share", "draws")
 
 
 def round_down(value: object, digits: int = 3) -> object:
@@ -69,3 +74,30 @@ def write_table(
     write_text(path.with_name(f"{path.name}.md"), markdown + "\n")
     write_text(path.with_name(f"{path.name}.tex"), latex)
     return rounded
+
+
+def best_cells(table: pd.DataFrame) -> set[tuple[Hashable, str]]:
+    """Where a number of a table is the largest of its column, among methods on the same images."""
+    found = set()
+    keys = [key for key in ("experiment", "training", "sigma", "answer") if key in table]
+    groups = [lines for _, lines in table.groupby(keys, dropna=False)] if keys else [table]
+    for lines in groups:
+        comparable = lines[lines["images"] == lines["images"].max()]
+        for column in lines.columns.difference([*keys, *NO_SCORES]):
+            values = comparable[column]
+            if values.nunique() > 1:
+                found |= {(k, column) for k in values.index[values == values.max()]}
+    return found
+
+
+def shown(table: pd.DataFrame, name: str) -> Styler:
+    """A table as a notebook shows it: rounded down; the best bold, where it tells the images.
+
+    name: of this table in the page, whose style tells tables apart by it.
+    """
+    best = best_cells(table) if "images" in table else set()
+
+    def weights(column: pd.Series) -> list[str]:
+        return ["font-weight: bold" if (k, column.name) in best else "" for k in column.index]
+
+    return Styler(table, uuid=name).format(round_down).apply(weights)
