@@ -2,10 +2,12 @@ from .certificates.certificate import Certificate as Certificate
 from .certificates.many import Certificates as Certificates
 from .certificates.metrics import AverageCertifiedRadius as AverageCertifiedRadius
 from .certificates.metrics import CertifiedAccuracy as CertifiedAccuracy
+from .certificates.results import Results as Results
 from .certification import certify as certify
 from .certification import predict as predict
 from .classifier import Classifier as Classifier
 from .datasets.dataset import Dataset as Dataset
+from .job import evaluate as evaluate
 from .models.denoisers import Denoised as Denoised
 from .models.denoisers import DiffusionDenoiser as DiffusionDenoiser
 from .models.denoisers import ResidualDenoiser as ResidualDenoiser
@@ -23,8 +25,6 @@ from .regions.memory import Memory as Memory
 from .regions.region import ABSTAIN as ABSTAIN
 from .regions.region import Region as Region
 from .regions.region import superset as superset
-from .results import Results as Results
-from .results import evaluate as evaluate
 from .selection import Best as Best
 from .selection import certify_best as certify_best
 from .smoothing import SmoothedClassifier as SmoothedClassifier

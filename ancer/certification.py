@@ -55,49 +55,56 @@ def certify(
 ) -> Certificates:
     """Certify the smoothed classifier around each image of x (B, ...), pixels in [0, 1].
 
-    For each image, separately: with probability at least 1 - alpha over the draws, either the
-    certificate abstains, or argmax g equals its prediction everywhere in its region (Cohen et al.
-    2019, theorem 1 and algorithm 1; theorem 1 and propositions of the ANCER paper for anisotropic
-    theta). This holds for theta fixed before the draws; it says nothing between images whose theta
-    differ.
-
-    It holds for one certificate, not for the best of several: to certify many thetas, or one with
-    many seeds, and to report what came out largest is to choose after seeing, and fails more often
-    than alpha. `certify_best` chooses among several at alpha together.
-
-    Under `SplittingNoise` nothing is left to chance: all of its draws are counted, their number is
-    the certificate's n, and its alpha is 0. n, n0, alpha, classes, seed, stop, looks and shared
-    then change nothing, and exact is so anyway.
-
-    noise: theta one number, (B,) or (B, *x.shape[1:]), of the coordinates in its basis. indices:
-    the images' numbers in their data set. n, n0, alpha: as Cohen et al. and the paper have them,
-    unless given.
-
     n0 draws choose the class; n others, fixed beforehand, bound its probability (Clopper-Pearson).
-    classes: "two" bounds that of the runner-up too, from the same draws (.9 and .1 of alpha): where
-    several others share what is left, p_B is far below 1 - p_A, and the region larger; a class may
-    then be certified with less than half of the votes. "one" takes 1 - p_A, as the paper.
 
-    stop: a rule, or several of which any may stop: `Target`, `Improvement`, `Hopeless`, `Grid`, or
-    a function of yours of `stopping.Running`. Then at most n draws; rules are asked at looks that
-    double up to n, whose bounds hold together (`confidence.looks`), and the certificate has the
-    best of them. The guarantee is the same, whatever a rule looks at. looks: "always" asks ever so
-    often, by a confidence sequence, which needs more draws for the same bound.
+    Args:
+        model: a `Classifier`, or an nn.Module that returns logits.
+        x: images (B, ...), float32.
+        noise: theta one number, (B,) or (B, *x.shape[1:]), in its basis; fixed before the draws.
+        n, n0, alpha: as Cohen et al. and the paper have them, unless given.
+        seed, indices: of the random streams; indices are the images' numbers in their data set.
+        classes: "two" bounds the probability of the runner-up too, from the same draws (.9 and .1
+            of alpha): where several others share what is left, p_B is far below 1 - p_A, and the
+            region larger; a class may then be certified with less than half of the votes. "one"
+            takes 1 - p_A, as the paper.
+        stop: a rule, or several of which any may stop: `Target`, `Improvement`, `Hopeless`, `Grid`,
+            or a function of yours of `stopping.Running`. Then at most n draws; rules are asked at
+            looks that double up to n, whose bounds hold together (`confidence.looks`), and the
+            certificate has the best of them.
+        looks: "planned", or "always", which asks ever so often, by a confidence sequence, and needs
+            more draws for the same bound.
+        shared: all images see the same unit draws, made once for all. Of each image nothing
+            changes; but whether several certificates err is then not independent. False: each image
+            has its own, by its number.
+        exact, lattice: noise on the lattice of x's pixels, of this step, on which no rounding tells
+            a network the image.
 
-    shared: all images see the same unit draws, made once for all. Of each image nothing changes;
-    but whether several certificates err is then not independent. False: each image has its own,
-    by its number.
+    Returns:
+        A certificate an image, in their order.
 
-    exact: noise on the lattice (`lattice`, the step of x's pixels) on which no rounding tells a
-    network the image. The claim is then: for every image on the lattice in the region, up to alpha,
-    assuming uniform random bits, and for Gaussian noise normals within 1e-11 of the law in total
-    variation, a coordinate, which the bound pays for. Uniform theta becomes the nearest on the
-    lattice. In another basis than pixels the lattice is that of its coefficients, 2^-16, and the
-    gap pays for rounding images to it, so that the claim is for every image in the region. Without
-    it the certificate is *not floating-point sound*: rounding in x + theta * z can tell an
-    adversarial network the image.
+    Guarantee:
+        For each image, separately: with probability at least 1 - alpha over the draws, either the
+        certificate abstains, or argmax g equals its prediction everywhere in its region (Cohen et
+        al. 2019, theorem 1 and algorithm 1; theorem 1 and propositions of the ANCER paper for
+        anisotropic theta). It says nothing between images whose theta differ.
 
-    Raises ValueError, before any work, on arguments outside their domain.
+        It holds for one certificate, not for the best of several: to certify many thetas, or one
+        with many seeds, and to report what came out largest is to choose after seeing, and fails
+        more often than alpha. `certify_best` chooses among several at alpha together.
+
+        With exact: for every image on the lattice in the region, up to alpha, assuming uniform
+        random bits, and for Gaussian noise normals within 1e-11 of the law in total variation, a
+        coordinate, which the bound pays for. Uniform theta becomes the nearest on the lattice. In
+        another basis than pixels the lattice is that of its coefficients, 2^-16, and the gap pays
+        for rounding images to it, so that the claim is for every image in the region. Without exact
+        the certificate is *not floating-point sound*: rounding in x + theta * z can tell an
+        adversarial network the image.
+        Under `SplittingNoise` nothing is left to chance: all of its draws are counted, their number
+        is the certificate's n, and its alpha is 0. n, n0, alpha, classes, seed, stop, looks and
+        shared then change nothing, and exact is so anyway.
+
+    Raises:
+        ValueError: before any work, on arguments outside their domain.
 
     Example:
         >>> f = nn.Linear(2, 2)
@@ -233,19 +240,28 @@ def predict(
     evaluation: Evaluation | None = None,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """The smoothed classifier's class for each image of x (B, ...), or ABSTAIN: int64 (B,).
+    """The smoothed classifier's class for each image, or ABSTAIN.
 
-    For each image, with probability at least 1 - alpha, the answer is ABSTAIN or argmax g(x) (Cohen
-    et al. 2019, proposition 2: a two-sided binomial test of the two most frequent classes).
+    Args:
+        model, x, noise, seed, shared, exact, lattice, indices: as in `certify`.
+        n: draws.
+        alpha: failure probability, for each image.
+        evaluation: of the certificates that the answers rely on: a certificate is for one model in
+            one arithmetic, and another is refused. Both run with the same deterministic kernels and
+            the same number of rows in every pass.
 
-    shared, exact, lattice: as in `certify`; with exact, 1 - alpha is less by at most n times the
-    noise's slack. Under `SplittingNoise` all draws are counted: the answer is argmax g(x), or
-    ABSTAIN where classes tie, with certainty.
-    evaluation: of the certificates that the answers rely on: a certificate is for one model in one
-    arithmetic, and another is refused (ValueError). Both run with the same deterministic kernels
-    and the same number of rows in every pass.
+    Returns:
+        int64 (B,).
 
-    Raises ValueError, before any work, on arguments outside their domain.
+    Guarantee:
+        For each image, with probability at least 1 - alpha, the answer is ABSTAIN or argmax g(x)
+        (Cohen et al. 2019, proposition 2: a two-sided binomial test of the two most frequent
+        classes). With exact, 1 - alpha is less by at most n times the noise's slack. Under
+        `SplittingNoise` all draws are counted: the answer is argmax g(x), or ABSTAIN where classes
+        tie, with certainty.
+
+    Raises:
+        ValueError: before any work, on arguments outside their domain or another evaluation.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1], [0.5, 0.5]])

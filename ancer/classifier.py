@@ -49,20 +49,23 @@ class Classifier:
     keeps its mode, its `requires_grad` and its dtype, and later training of it changes nothing
     here.
 
-    outputs: what the module returns, "logits" or "probabilities" (never guessed).
-    dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have it).
-    memory_format: torch.contiguous_format or torch.channels_last. Both may be given by name, as in
-    params.yaml.
-    batch_size: rows of one forward pass, > 0; bounds the memory. Every pass that counts votes has
-    exactly so many.
-    fold: batch normalisation folded into the convolutions before it, for a module that torch.fx can
-    trace.
-
     Certificates speak of one fixed function, image by image. So, before votes count, one batch is
-    evaluated twice and its rows once in other company and order (see `evaluation.one_image`), and
-    a network that answers otherwise is refused.
+    evaluated twice and its rows once in other company and order (see `evaluation.one_image`), and a
+    network that answers otherwise is refused.
 
-    Raises ValueError on another value.
+    Args:
+        module: from images to logits or probabilities, its normalisation inside.
+        outputs: what the module returns, "logits" or "probabilities" (never guessed).
+        dtype: torch.float32, or torch.bfloat16 (several times faster on CPUs and GPUs that have
+            it); or its name, as in params.yaml.
+        memory_format: torch.contiguous_format or torch.channels_last, or its name.
+        batch_size: rows of one forward pass, > 0; bounds the memory. Every pass that counts votes
+            has exactly so many.
+        fold: batch normalisation folded into the convolutions before it, for a module that torch.fx
+            can trace.
+
+    Raises:
+        ValueError: on another value.
 
     Example:
         >>> f = Classifier(nn.Linear(2, 3), batch_size=10)

@@ -23,9 +23,13 @@ REPORTS = ("largest", "superset", "union")
 class Best:
     """What `certify_best` reports of one image.
 
-    certificates: of every candidate, each at its own share of alpha; those given up early abstain.
-    names: the candidates reported, the largest volume first: one, or several whose regions together
-    are the region. alpha: of all together. draws: noisy copies spent, selection included.
+    Args:
+        certificates: of every candidate, each at its own share of alpha; those given up early
+            abstain.
+        names: the candidates reported, the largest volume first: one, or several whose regions
+            together are the region.
+        alpha: of all together.
+        draws: noisy copies spent, selection included.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])
@@ -102,30 +106,41 @@ def certify_best(
 ) -> list[Best]:
     """Certify each image of x (B, ...) with several noises of one law, and report the best.
 
-    candidates: name -> noise, the baseline first (for instance fixed, isotropic, anisotropic).
-    shares: parts of alpha, one a candidate, > 0 with sum at most 1; equal by default. Each
-    certificate fails with probability at most its part, so together they hold with probability at
-    least 1 - alpha, whichever is reported. At most one basis beside pixels; isotropic candidates
-    are drawn in it too. The rest as in `certify`, which gives a candidate the very same votes.
-
-    report: which certificates.
-
-    - "largest": the largest volume. Always at least the volume that `certify` gives the baseline at
-      its part of alpha, for every image: the baseline is given up only when it cannot become the
-      largest any more.
-    - "superset": the last candidate whose region contains the regions of all reported before it in
-      that order, or else what came before: neither ball nor volume is given up, at any share.
-    - "union": all members that certify the class of the largest, where they add radius or volume.
-      Members speak for different smoothed classifiers, so a union means something only where a
-      `Memory` answers, with each member's region stored:
-      `[memory.answer(member) for member in best.members]`.
-
     A candidate gets n draws only as long as it can still matter: the others are counted in the
     order of the volume that n0 draws promise, and given up when the planned bound cannot reach what
-    is needed (for all but the baseline: at level 0.01). Under `SplittingNoise` certificates have no
-    chance of error to share: all candidates are counted, and the choice is free.
+    is needed (for all but the baseline: at level 0.01).
 
-    Raises ValueError, before any work, on arguments outside their domain.
+    Args:
+        model, x, seed, n0, n, classes, shared, exact, lattice, indices: as in `certify`, which
+            gives a candidate the very same votes.
+        candidates: name -> noise, the baseline first (for instance fixed, isotropic, anisotropic).
+            At most one basis beside pixels; isotropic candidates are drawn in it too.
+        alpha: of all together.
+        shares: parts of alpha, one a candidate, > 0 with sum at most 1; equal by default.
+        report: which certificates.
+
+            - "largest": the largest volume. Always at least the volume that `certify` gives the
+              baseline at its part of alpha, for every image: the baseline is given up only when it
+              cannot become the largest any more.
+            - "superset": the last candidate whose region contains the regions of all reported
+              before it in that order, or else what came before: neither ball nor volume is given
+              up, at any share.
+            - "union": all members that certify the class of the largest, where they add radius or
+              volume. Members speak for different smoothed classifiers, so a union means something
+              only where a `Memory` answers, with each member's region stored:
+              `[memory.answer(member) for member in best.members]`.
+
+    Returns:
+        A `Best` an image, in their order.
+
+    Guarantee:
+        Each certificate fails with probability at most its part of alpha, so together they hold
+        with probability at least 1 - alpha, whichever is reported. Under `SplittingNoise`
+        certificates have no chance of error to share: all candidates are counted, and the choice is
+        free.
+
+    Raises:
+        ValueError: before any work, on arguments outside their domain.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])

@@ -15,13 +15,15 @@ from ancer.queries import Queries
 class SmoothedClassifier:
     """g(x) = E f(x + theta * z), sampled (section 3 of the paper).
 
-    model: a `Classifier`, or an nn.Module that returns logits. noise: a `GaussianNoise`,
-    `UniformNoise` or `SplittingNoise` whose theta fits the images. lattice: None for noise in
-    floating point, or the step of the images' lattice for noise that no rounding ties to the image
-    (see `Noise.around`; in another basis than pixels, that of its coefficients,
-    `bases.lattice.STEP`); that of a noise that has one is its own. shared: all images see the same
-    unit draws z, made once; else each its own.
     Work runs where the model is; memory is bounded by the classifier's batch_size.
+
+    Args:
+        model: a `Classifier`, or an nn.Module that returns logits.
+        noise: a `GaussianNoise`, `UniformNoise` or `SplittingNoise` whose theta fits the images.
+        lattice: None for noise in floating point, or the step of the images' lattice for noise that
+            no rounding ties to the image (see `Noise.around`; in another basis than pixels, that of
+            its coefficients, `bases.lattice.STEP`); that of a noise that has one is its own.
+        shared: all images see the same unit draws z, made once; else each its own.
 
     Example:
         >>> g = SmoothedClassifier(nn.Linear(2, 3), GaussianNoise(0.5))

@@ -57,8 +57,15 @@ def likely_gap(
 class Target:
     """Stop when it is settled whether the region reaches a radius, or a proxy radius.
 
-    Give one of them, > 0. It is reached when the certificate's own radius is; given up when, at
-    level `futility`, it never will be. Giving up wrongly costs radius, not soundness.
+    It is reached when the certificate's own is; given up when, at level `futility`, it never will
+    be. Giving up wrongly costs radius, not soundness.
+
+    Args:
+        radius, proxy_radius: one of them, > 0.
+        futility: in (0, 1).
+
+    Raises:
+        ValueError: outside these domains.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])
@@ -103,6 +110,13 @@ class Target:
 class Improvement:
     """Stop when more draws can widen the region by less than a factor 1 + eps, at `futility`.
 
+    Args:
+        eps: > 0.
+        futility: in (0, 1).
+
+    Raises:
+        ValueError: outside these domains.
+
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])
         >>> rule = Improvement(0.1)
@@ -125,7 +139,14 @@ class Improvement:
 
 @dataclass(frozen=True)
 class Hopeless:
-    """Stop where the radius, at level `futility`, stays below `radius` (>= 0): abstain early.
+    """Stop where the radius, at level `futility`, stays below `radius`: abstain early.
+
+    Args:
+        radius: >= 0.
+        futility: in (0, 1).
+
+    Raises:
+        ValueError: outside these domains.
 
     Example:
         >>> x = torch.tensor([[0.5, 0.5]])
@@ -151,8 +172,13 @@ class Hopeless:
 class Grid:
     """Stop when it is settled, at level `futility`, between which two of `radii` the radius lies.
 
-    radii: >= 0, ascending: those of a table of certified accuracy, which then stays as it would be
-    with all draws; the radius itself is a lower bound (and any average of it).
+    Args:
+        radii: >= 0, ascending: those of a table of certified accuracy, which then stays as it would
+            be with all draws; the radius itself is a lower bound (and any average of it).
+        futility: in (0, 1).
+
+    Raises:
+        ValueError: outside these domains.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])

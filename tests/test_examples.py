@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,26 @@ def test_every_public_name_has_an_example():
     for name in ancer.__all__:
         if name not in ("__version__", "ABSTAIN"):
             assert ">>>" in getattr(ancer, name).__doc__, name
+
+
+CALLABLES = [name for name in ancer.__all__ if callable(getattr(ancer, name))]
+SECTIONS = ["Args", "Returns", "Guarantee", "Raises", "Example"]
+
+
+def parts_of(docstring):
+    """What stands under each heading."""
+    parts = re.split(r"^(\w+):\n", docstring, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_every_public_docstring_says_each_argument(name):
+    parts = parts_of(inspect.getdoc(getattr(ancer, name)))
+    assert list(parts) == [section for section in SECTIONS if section in parts]
+    if inspect.isfunction(getattr(ancer, name)):
+        assert "Returns" in parts
+    if name == "Recipe":  # each field of it has a docstring of its own
+        return
+    said = re.findall(r"^ {4}(\w[\w, ]*):", parts["Args"], flags=re.MULTILINE)
+    named = {argument for line in said for argument in line.split(", ")}
+    assert named == set(inspect.signature(getattr(ancer, name)).parameters)

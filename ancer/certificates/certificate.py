@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 class Certificate:
     """What `certify` proves of one image; radii are true lp norms in the units of the image.
 
-    index: the image's number; chosen: the class of most selection draws; prediction: the same, or
-    ABSTAIN; p_a_lower: lower bound on the probability of that class under the noise; p_b_upper:
-    upper bound on that of any other; gap: half-width of the region in multiples of theta (0 when
-    abstaining); center, theta: the image and the noise scale as evaluated, of the coordinates in
-    `basis`; norm: 1 or 2; votes, n, alpha: votes by class, where there are any, draws and failure
-    probability; lattice: the step on which the noise was drawn, None for noise in floating point
-    (not floating-point sound); evaluation: how the base classifier was evaluated.
+    Args:
+        index: the image's number.
+        chosen: the class of most selection draws.
+        prediction: the same, or ABSTAIN.
+        p_a_lower: lower bound on the probability of that class under the noise.
+        p_b_upper: upper bound on that of any other.
+        gap: half-width of the region in multiples of theta (0 when abstaining).
+        center, theta: the image and the noise scale as evaluated, of the coordinates in `basis`.
+        norm: 1 or 2.
+        votes, n, alpha: votes by class, where there are any, draws and failure probability.
+        lattice: the step on which the noise was drawn, None for noise in floating point (not
+            floating-point sound).
+        evaluation: how the base classifier was evaluated.
+        basis: of the noise.
 
     Example:
         >>> (c,) = certify(nn.Identity(), torch.tensor([[0.9, 0.1]]), GaussianNoise(0.25), n=1000)

@@ -44,6 +44,9 @@ class Certificates(Sequence[Certificate]):
     where a method takes them, are the true classes, one an image: a tensor, array or list of whole
     numbers (ValueError for another number of them).
 
+    Args:
+        certificates: in the order of the images.
+
     Example:
         >>> found = ancer.certify(nn.Linear(2, 2), torch.rand(3, 2), GaussianNoise(0.25), n=1000)
         >>> len(found), found[1:].to_frame()["index"].tolist()

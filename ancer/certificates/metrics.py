@@ -37,9 +37,11 @@ class _Mean(ABC):
 
 
 class CertifiedAccuracy(_Mean):
-    """The share of images whose class is right and certified up to a radius (units of the image).
+    """The share of images whose class is right and certified up to a radius.
 
-    by: which radius, "radius" or "proxy_radius".
+    Args:
+        radius: in the units of the image.
+        by: which radius, "radius" or "proxy_radius".
 
     Example:
         >>> metric = CertifiedAccuracy(0.1)
@@ -64,7 +66,8 @@ class CertifiedAccuracy(_Mean):
 class AverageCertifiedRadius(_Mean):
     """ACR: the mean of the radius where the class is right, 0 elsewhere (units of the image).
 
-    by: which radius, "radius" or "proxy_radius" (AC-proxy-R).
+    Args:
+        by: which radius, "radius" or "proxy_radius" (AC-proxy-R).
 
     Example:
         >>> metric = AverageCertifiedRadius()

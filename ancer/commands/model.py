@@ -85,7 +85,7 @@ def certify(
       ancer certify --arch torchvision:resnet18 --weights w.safetensors --data photos/
       --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --sigma 0.25 --images 100 --out run/
     """
-    from ancer.results import METHODS, evaluate
+    from ancer.job import METHODS, evaluate
 
     found, _, classifier = _opened(
         data, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
@@ -161,7 +161,7 @@ def report_run(run: Path) -> None:
     """Print what a run of `ancer certify` says, and draw its curves into curve.png."""
     import matplotlib.pyplot as plt
 
-    from ancer.results import Results
+    from ancer.certificates.results import Results
 
     plt.switch_backend("agg")
     results = Results.load(run)

@@ -13,13 +13,18 @@ from torch import Tensor
 class Dataset:
     """One split of a data set.
 
-    images: (M, ...) float32 in [0, 1]; labels: (M,) int64 in [0, len(classes)).
-    index: (M,) int64, each image's number in its data set: rows name it and seeds depend on it.
-    lattice: the step of the pixels' lattice (1/16 for digits, 1/255 for 8-bit images), None for
-    float data.
-    converted: whether images of all modes were taken as RGB, see `loading.load`.
+    Args:
+        name: of the data set, in messages and rows.
+        images: (M, ...) float32 in [0, 1].
+        labels: (M,) int64 in [0, len(classes)).
+        index: (M,) int64, each image's number in its data set: rows name it and seeds depend on it.
+        classes: their names.
+        lattice: the step of the pixels' lattice (1/16 for digits, 1/255 for 8-bit images), None for
+            float data.
+        converted: whether images of all modes were taken as RGB, see `loading.load`.
 
-    Raises ValueError that names the data set and what does not fit.
+    Raises:
+        ValueError: names the data set and what does not fit.
 
     Example:
         >>> images = torch.rand(2, 1, 4, 4)

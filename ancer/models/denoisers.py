@@ -18,14 +18,21 @@ from ancer.evaluation.outputs import check_module
 class Denoised(nn.Module):
     """A denoiser before a model: what `certify` takes where the model knows no noise.
 
-    denoiser: from noisy images (B, ...) to images of the same shape, both in the units of [0, 1];
-    model: from images to logits, with its normalisation inside. The model is copied, frozen and
-    kept in eval mode; `train` trains the denoiser alone, by the schemes "denoising" and
-    "denoised_stability". Both together are one classifier f, and its certificates are of the
-    smoothed f, whatever the denoiser does (Salman et al. 2020, section 3).
+    The model is copied, frozen and kept in eval mode; `train` trains the denoiser alone, by the
+    schemes "denoising" and "denoised_stability".
 
-    Raises ValueError for a ScriptModule, for one without its weights, and where the denoiser
-    returns another shape.
+    Args:
+        denoiser: from noisy images (B, ...) to images of the same shape, both in the units of [0,
+            1].
+        model: from images to logits, with its normalisation inside.
+
+    Guarantee:
+        Both together are one classifier f, and its certificates are of the smoothed f, whatever the
+        denoiser does (Salman et al. 2020, section 3).
+
+    Raises:
+        ValueError: for a ScriptModule, for one without its weights, and where the denoiser returns
+            another shape.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
@@ -59,11 +66,17 @@ class Denoised(nn.Module):
 class ResidualDenoiser(nn.Module):
     """A small convolutional network that subtracts what it takes for noise, on two scales.
 
-    Images (B, channels, H, W); H and W are multiples of 2 factor. factor: side of the blocks of
-    pixels that are one position of the fine scale, so that the cost falls with its square; width:
-    features there, twice as many on the coarse scale; blocks: residual blocks on the coarse scale.
+    Images are (B, channels, H, W); H and W are multiples of 2 factor.
 
-    Raises ValueError where a number is below 1, or the sides of images do not fit.
+    Args:
+        channels: of the images.
+        factor: side of the blocks of pixels that are one position of the fine scale, so that the
+            cost falls with its square.
+        width: features there, twice as many on the coarse scale.
+        blocks: residual blocks on the coarse scale.
+
+    Raises:
+        ValueError: where a number is below 1, or the sides of images do not fit.
 
     Example:
         >>> ResidualDenoiser(channels=3, factor=2, width=16)(torch.rand(2, 3, 32, 32)).shape
@@ -132,14 +145,18 @@ def _divided(x: Tensor, number: int) -> Tensor:
 class DiffusionDenoiser(nn.Module):
     """One step of a diffusion model as a denoiser (Carlini et al. 2023, algorithm 1).
 
-    unet: of diffusers, such as `UNet2DModel`: unet(x, t).sample for images x in [-1, 1]; of one
-    that returns variances too, the first channels count. scheduler: of diffusers, which names what
-    the model predicts and its `alphas_cumprod`. sigma: standard deviation of the noise in images in
-    [0, 1], > 0; the step t is the one whose noise is nearest, sqrt((1 - a_t) / a_t) = 2 sigma.
-
     Under noise that is not of one sigma (anisotropic, uniform) it denoises as if it were: a
-    certificate holds for any f. Raises ValueError for a sigma outside the scheduler's range, or a
-    prediction that is unknown.
+    certificate holds for any f.
+
+    Args:
+        unet: of diffusers, such as `UNet2DModel`: unet(x, t).sample for images x in [-1, 1]; of one
+            that returns variances too, the first channels count.
+        scheduler: of diffusers, which names what the model predicts and its `alphas_cumprod`.
+        sigma: standard deviation of the noise in images in [0, 1], > 0; the step t is the one whose
+            noise is nearest, sqrt((1 - a_t) / a_t) = 2 sigma.
+
+    Raises:
+        ValueError: for a sigma outside the scheduler's range, or a prediction that is unknown.
 
     Example:
         >>> from diffusers import DDPMScheduler, UNet2DModel

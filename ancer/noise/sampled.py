@@ -12,6 +12,11 @@ class GaussianNoise(Noise):
 
     In another basis Q, N(0, Q^T diag(theta^2) Q): ellipsoids whose axes are the basis.
 
+    Args:
+        theta: > 0, one number for all coordinates, one an image (B,), or one a coordinate, (1, ...)
+            or (B, ...).
+        basis: of the coordinates.
+
     Example:
         >>> p_a = torch.tensor([0.5, 0.975], dtype=torch.float64)
         >>> GaussianNoise(0.25).gap(p_a)
@@ -58,6 +63,13 @@ class UniformNoise(Noise):
 
     The only home of the conversion lambda = sqrt(3) * sigma (Yang et al. 2020, 'RS4A', train with
     it).
+
+    Args:
+        theta: as of `GaussianNoise`.
+        basis: the pixels; another is refused.
+
+    Raises:
+        ValueError: for another basis than pixels.
 
     Example:
         >>> UniformNoise.from_sigma(1.0).theta

@@ -19,15 +19,21 @@ class SplittingNoise(UniformNoise):
     of the cuts, the probability of any class differs by at most ||(x - y) / theta||_1 / 2: the
     region is that of uniform noise, a generalized cross-polytope, with the same gap p_A - p_B.
 
-    On images whose pixels are k * lattice, k whole, the cuts can be counted: a clock has M ticks,
-    M = 2 max(theta) / lattice, and pixel i is cut by c_i = M lattice / (2 theta_i), a whole number,
-    so that every step between two levels is cut at exactly c_i of the M ticks. M forward passes
-    give p_A and p_B themselves: certificates have alpha = 0 and hold with certainty, for all images
-    on the lattice in their region. No rounding is involved, as a copy depends on nothing but whole
-    numbers.
+    Args:
+        theta: as of `Noise`; the nearest M lattice / (2 c) are taken (`snap`).
+        lattice: the step of the pixels, 1/255 for 8-bit images.
+        more: `basis`, which must be the pixels.
 
-    theta: as of `Noise`; the nearest M lattice / (2 c) are taken (`snap`). lattice: 1/255 for 8-bit
-    images. Raises ValueError outside these domains, and for another basis than pixels.
+    Guarantee:
+        On images whose pixels are k * lattice, k whole, the cuts can be counted: a clock has M
+        ticks, M = 2 max(theta) / lattice, and pixel i is cut by c_i = M lattice / (2 theta_i), a
+        whole number, so that every step between two levels is cut at exactly c_i of the M ticks. M
+        forward passes give p_A and p_B themselves: certificates have alpha = 0 and hold with
+        certainty, for all images on the lattice in their region. No rounding is involved, as a copy
+        depends on nothing but whole numbers.
+
+    Raises:
+        ValueError: outside these domains, and for another basis than pixels.
 
     Example:
         >>> noise = SplittingNoise(0.25, lattice=1 / 16)

@@ -47,36 +47,49 @@ def optimize_anisotropic(
     mix: float = 0.5,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """One theta for each coordinate of each image x (B, ...), in noise's basis: like x.
+    """One theta for each coordinate of each image, in noise's basis.
 
-    The class is the one that leads at `noise`. The ascent maximizes, over theta >= enlarge *
-    noise.theta, log in-box proxy radius + kappa * log inscribed radius of the region with semi-axes
-    theta * gap, the gap of the mean probabilities of the class and of the runner-up, clamped at the
-    bounds that n draws at alpha can give at best: volume is bought, not confidence that cannot be
-    certified. Volume
-    counts inside the image box only, so log theta_i has the weight d ln V / d ln a_i, which falls
-    from 1 to 0 as the box cuts axis i (`regions.in_box`); of the paper's volume, and in another
-    basis than pixels, each weight is 1.
-    Probabilities are those of logits / temperature: certification counts votes, so a network whose
-    confidence is far below its share of votes (stability training) needs a temperature below 1.
-    Gradients are averaged over window x window pixels (odd; neighbours share information; 1 in
-    another basis). Adam, the step decays linearly.
-
-    toward: perturbations that the region should hold for: families by name and a severity of each
-    ({"brighter": 0.2, "contrast": 0.3}, see `perturbations.families`), or functions of images. With
-    e_i the share of coordinate i in their energy round the image, the part `mix` (in [0, 1]) of the
-    logarithm of the volume gives way to -1/2 log sum_i e_i / theta_i^2, which grows as the region
-    reaches farther towards them.
+    The class is the one that leads at `noise`. The ascent (Adam, its step decays linearly)
+    maximizes, over theta >= enlarge * noise.theta, log in-box proxy radius + kappa * log inscribed
+    radius of the region with semi-axes theta * gap, the gap of the mean probabilities of the class
+    and of the runner-up, clamped at the bounds that n draws at alpha can give at best: volume is
+    bought, not confidence that cannot be certified. Volume counts inside the image box only, so log
+    theta_i has the weight d ln V / d ln a_i, which falls from 1 to 0 as the box cuts axis i
+    (`regions.in_box`); of the paper's volume, and in another basis than pixels, each weight is 1.
 
     Then theta is scaled as a whole, by votes (`search_draws`): among 0.8 to 2, by the smallest
-    scale whose in-box proxy radius is within `tolerance` (in [0, 1)) of the largest. A larger
-    region would overlap the regions of other images, to which a memory then gives way.
+    scale whose in-box proxy radius is within `tolerance` of the largest. A larger region would
+    overlap the regions of other images, to which a memory then gives way.
 
-    growth: no theta leaves `enlarge` to `growth` times its start then (growth >= enlarge), at any
-    scale, and the start is a candidate too. `SplittingNoise` wants it: it counts 2 max theta /
-    lattice draws, and has few scales just below the largest.
+    Args:
+        model, x, seed, indices: as in `optimize_isotropic`.
+        noise: where the ascent starts.
+        n, alpha: those planned for certification.
+        iterations, draws, step: of the ascent; draws of each image in each.
+        kappa: what a radius is worth, beside volume.
+        temperature: probabilities are those of logits / temperature. Certification counts votes, so
+            a network whose confidence is far below its share of votes (stability training) needs
+            one below 1.
+        window: gradients are averaged over window x window pixels (odd; neighbours share
+            information; 1 in another basis).
+        enlarge: theta is at least so many times its start.
+        growth: no theta leaves `enlarge` to `growth` times its start then (growth >= enlarge), at
+            any scale, and the start is a candidate too. `SplittingNoise` wants it: it counts 2 max
+            theta / lattice draws, and has few scales just below the largest.
+        search_draws: noisy copies at each scale.
+        tolerance: in [0, 1).
+        toward: perturbations that the region should hold for: families by name and a severity of
+            each ({"brighter": 0.2, "contrast": 0.3}, see `perturbations.families`), or functions of
+            images.
+        mix: in [0, 1]. With e_i the share of coordinate i in the perturbations' energy round the
+            image, so much of the logarithm of the volume gives way to -1/2 log sum_i e_i /
+            theta_i^2, which grows as the region reaches farther towards them.
 
-    n, alpha: those planned for certification. Raises ValueError outside these domains.
+    Returns:
+        theta: like x.
+
+    Raises:
+        ValueError: outside these domains.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])

@@ -38,18 +38,29 @@ def optimize_dataset(
     mix: float = 0.5,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """One theta for each coordinate in noise's basis, the same for all images: (1, *x.shape[1:]).
-
-    Fitted to images x (B, ...), which must not be those that are certified: training images. The
-    classifier smoothed with it is one for all images, so that its certificates are sound together
-    without a `Memory` (ANCER, section 3: theorem 1 alone).
+    """One theta for each coordinate in noise's basis, the same for all images.
 
     The ascent of `optimize_anisotropic`, of the mean objective over images whose class is the one
     that leads at `noise`: (1 - mix) * mean log theta + mix * reach towards the perturbations
-    `toward` (0 without) + (1 + kappa) * log gap, over theta >= enlarge * noise.theta (one number).
-    epochs: passes over x, in batches that fill the classifier's; draws: of each image in a pass.
+    `toward` (0 without) + (1 + kappa) * log gap, over theta >= enlarge * noise.theta.
 
-    Raises ValueError as `optimize_anisotropic`, and where no image is certified at `noise`.
+    Args:
+        model, n, alpha, step, kappa, toward, mix, seed, indices: as in `optimize_anisotropic`.
+        x: images (B, ...), which must not be those that are certified: training images.
+        noise: theta one number.
+        epochs: passes over x, in batches that fill the classifier's.
+        draws: of each image in a pass.
+        enlarge: theta is at least so many times its start.
+
+    Returns:
+        theta: (1, *x.shape[1:]).
+
+    Guarantee:
+        The classifier smoothed with it is one for all images, so that its certificates are sound
+        together without a `Memory` (ANCER, section 3: theorem 1 alone).
+
+    Raises:
+        ValueError: as `optimize_anisotropic`, and where no image is certified at `noise`.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])

@@ -28,14 +28,25 @@ def optimize_isotropic(
     scales: Sequence[float] = tuple(np.geomspace(0.25, 4, 13)),
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """One theta for each image x (B, ...): (B,), by search, without gradients.
+    """One theta for each image, by search, without gradients.
 
     The class is the smoothed prediction at `noise`; theta = scale * noise.theta, with the scale
     whose radius for *that* class, as n draws at alpha would bound it, is largest.
 
-    scales: > 0, ascending, evenly spaced in log; n, alpha: those planned for certification; draws:
-    noisy copies at the scales that matter (see `_scale.radii_by_scale`). Raises ValueError outside
-    these domains.
+    Args:
+        model: a `Classifier`, or an nn.Module that returns logits.
+        x: images (B, ...).
+        noise: where the search starts.
+        seed, indices: of the random streams, which certification never sees.
+        n, alpha: those planned for certification.
+        draws: noisy copies at the scales that matter (see `_scale.radii_by_scale`).
+        scales: > 0, ascending, evenly spaced in log.
+
+    Returns:
+        theta: (B,).
+
+    Raises:
+        ValueError: outside these domains.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])

@@ -23,18 +23,25 @@ def jitter(
     seed: int = 0,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """theta of noise with a random shift of light and colour, for all images: (1, *x.shape[1:]).
+    """theta of noise with a random shift of light and colour, for all images.
 
-    noise: Gaussian, one number, in a basis that holds the image's mean as a coefficient (and, for
-    colour, opponent colours): "dct8+means+colours". light: standard deviation (>= 0, units of x) of
-    the one number that is added to all pixels; colour: of that along each of two opponent colours,
-    the root mean square over the channels. theta_i^2 = noise.theta^2 + the shifts' variance in
-    coefficient i: the jitter that people augment with is Gaussian noise in such a basis, and so it
-    certifies. It is for a network that was trained under it: `train` takes this noise.
+    theta_i^2 = noise.theta^2 + the shifts' variance in coefficient i: the jitter that people
+    augment with is Gaussian noise in such a basis, and so it certifies. It is for a network that
+    was trained under it: `train` takes this noise.
 
-    x (B, ...) is looked at for its shape; model, seed and indices are not, they are there for the
-    pipeline. Raises ValueError for scales outside their domain or a basis where the shifts are no
-    coefficients.
+    Args:
+        noise: Gaussian, one number, in a basis that holds the image's mean as a coefficient (and,
+            for colour, opponent colours): "dct8+means+colours".
+        light: standard deviation (>= 0, units of x) of the one number that is added to all pixels.
+        colour: of that along each of two opponent colours, the root mean square over the channels.
+        x: images (B, ...), looked at for their shape.
+        model, seed, indices: not looked at; they are there for the pipeline.
+
+    Returns:
+        theta: (1, *x.shape[1:]).
+
+    Raises:
+        ValueError: for scales outside their domain or a basis where the shifts are no coefficients.
 
     Example:
         >>> from ancer import GaussianNoise

@@ -28,11 +28,21 @@ def optimize_isotropic_paper(
     step: float = 0.04,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """The paper's isotropic start (Alfarra et al., UAI 2022), with the published defaults: (B,).
+    """The paper's isotropic start (Alfarra et al., UAI 2022), with the published defaults.
 
     Plain gradient ascent on theta * gap of the two largest mean probabilities, each clamped to
     [0.001, 0.999], from noise.theta. Not monotone: the result can have a smaller radius than the
     start. theta is kept >= 1e-3, where the published code lets it turn negative.
+
+    Args:
+        model, x, noise, seed, indices: as in `optimize_isotropic`.
+        iterations, draws, step: as published.
+
+    Returns:
+        theta: (B,).
+
+    Raises:
+        ValueError: where iterations, draws or step are not > 0.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])
@@ -69,11 +79,21 @@ def optimize_anisotropic_paper(
     kappa: float = 2.0,
     indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """ANCER as published (section 5 and algorithm 1 of the paper), with its defaults: like x.
+    """ANCER as published (section 5 and algorithm 1 of the paper), with its defaults.
 
     Adam on gap * GM(theta) + kappa * min(theta) * gap of the two largest mean probabilities, each
     clamped to [0.001, 0.999], from noise.theta, and theta projected to >= noise.theta after each
     step.
+
+    Args:
+        model, x, noise, seed, indices: as in `optimize_anisotropic`.
+        iterations, draws, step, kappa: as published.
+
+    Returns:
+        theta: like x.
+
+    Raises:
+        ValueError: where iterations, draws or step are not > 0, or kappa is < 0.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1]])

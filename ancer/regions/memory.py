@@ -36,46 +36,46 @@ class Memory:
        answers.
     3. An abstention outside all regions is stored as a single point (strict) or not at all.
 
-    Guarantee. Stored regions of different answers are disjoint. Therefore, if a query lies in a
-    region that this memory reports for class c, before or after, the answer to it is c (with
-    strict=False, an *earlier* query may have been answered ABSTAIN). This is deterministic and owes
-    nothing to alpha. Separately, each region that is not inherited lies, with probability at least
-    1 - alpha, where the classifier smoothed with its own theta returns its class.
-
-    What this does not say. *Order matters*: whoever comes first keeps the whole region; in another
-    order the same queries get other regions, and some get other classes. *The first query can
-    poison*: if its class is wrong, by chance or by an adversary's choice, later queries in its
-    region inherit it, however clear their own certificates are. Looking up enforces consistency;
-    statistics only justify the size of the regions. *Nothing holds between two memories*: two
-    machines, or one that lost its memory, may contradict each other. All queries that are answered,
-    plain predictions too, must pass through the one memory, with their theta fixed before the noise
-    of their certification was drawn.
-
-    norm: 1 or 2; by default the first certificate's. basis: in which regions are compared, one for
-    all; certificates of isotropic noise enter any, others of another basis are refused. strict: see
-    3. shrink: "direction" keeps far more volume, "uniform" the region's shape. largest: the proxy
-    radius that no region exceeds, None for no end: a larger one is scaled down to it, and leaves
-    room to the images that come later. limit: the bytes that regions may take; beyond it,
-    MemoryError is raised and nothing is answered. path: folder that keeps the memory from run to
-    run, open in one process at a time; each answer is on disk before it is given, so that a kill
-    loses none. Without it the memory is a temporary file. Both are memory-mapped: the system keeps
-    in main memory what fits.
-
-    A memory serves one classifier: the first certificate's `evaluation` is kept, with the regions
-    where there is a path, and certificates of another are refused; with a path each must name one.
-    A folder is read whole when it is opened, and every record compared with its checksum. An older
-    copy of a whole folder is not noticed: nothing in it says that there was more.
-
-    Raises ValueError if the folder is damaged (`Memory.salvage` keeps what is not) or belongs to
-    another norm or strictness, RuntimeError where it is in use.
-
     Regions are stored in the dtype of the first center, float32 or float64 (in another basis than
-    pixels always float64), with axes rounded down and reported so. At n = 150,528 and float32,
-    10,000 regions take 6.0 GB if isotropic, 12.0 GB if anisotropic.
+    pixels always float64), with axes rounded down and reported so: at n = 150,528 and float32,
+    10,000 take 6.0 GB if isotropic, 12.0 GB if anisotropic. A memory serves one classifier:
+    certificates of another `evaluation` than the first one's are refused.
 
-    Example:
-        memory = Memory()
-        answers = [memory.answer(certificate) for certificate in certificates]
+    Args:
+        norm: 1 or 2; by default the first certificate's.
+        basis: in which regions are compared, one for all; certificates of isotropic noise enter
+            any, others of another basis are refused.
+        strict: see 3.
+        shrink: "direction" keeps far more volume, "uniform" the region's shape.
+        largest: the proxy radius that no region exceeds, None for no end: a larger one is scaled
+            down to it, and leaves room to the images that come later.
+        limit: the bytes that regions may take; beyond it, MemoryError is raised and nothing
+            answered.
+        path: folder that keeps the memory from run to run, open in one process at a time; each
+            answer is on disk before it is given, so that a kill loses none. Its certificates must
+            name their `evaluation`. Records are compared with their checksums when it is opened; an
+            older copy of the whole is not noticed. None: a temporary file, memory-mapped likewise.
+
+    Guarantee:
+        Stored regions of different answers are disjoint. Therefore, if a query lies in a region
+        that this memory reports for class c, before or after, the answer to it is c (with
+        strict=False, an *earlier* query may have been answered ABSTAIN). This is deterministic and
+        owes nothing to alpha. Separately, each region that is not inherited lies, with probability
+        at least 1 - alpha, where the classifier smoothed with its own theta returns its class.
+
+        What this does not say. *Order matters*: whoever comes first keeps the whole region; in
+        another order the same queries get other regions, and some get other classes. *The first
+        query can poison*: if its class is wrong, by chance or by an adversary's choice, later
+        queries in its region inherit it, however clear their own certificates are. Looking up
+        enforces consistency; statistics only justify the size of the regions. *Nothing holds
+        between two memories*: two machines, or one that lost its memory, may contradict each other.
+        All queries that are answered, plain predictions too, must pass through the one memory, with
+        their theta fixed before the noise of their certification was drawn.
+
+    Raises:
+        ValueError: if the folder is damaged (`Memory.salvage` keeps what is not) or belongs to
+            another norm or strictness.
+        RuntimeError: where it is in use.
 
     Example:
         >>> x = torch.tensor([[0.6, 0.4], [0.4, 0.6]])

@@ -25,11 +25,17 @@ ABSTAIN = -1  # the answer where there is no region
 class Region:
     """The open region {y : ||Q(y - center) / axes||_norm < 1}, Q a basis; the pixels by default.
 
-    center: any shape, finite. axes: semi-axes in the units of the center along the coordinates of
-    the basis, broadcastable to it; an isotropic region needs one number only, of shape () or (1,
-    ..., 1), and is the same in every basis. Both become float64. norm: 1 or 2; 1 in pixels only.
-    Raises ValueError for axes outside [1e-75, 1e75], a center that is not finite, a wrong shape,
-    norm or basis.
+    Args:
+        center: any shape, finite. Becomes float64, as axes.
+        axes: semi-axes in the units of the center along the coordinates of the basis, broadcastable
+            to it; an isotropic region needs one number only, of shape () or (1, ..., 1), and is the
+            same in every basis.
+        norm: 1 or 2; 1 in pixels only.
+        basis: whose coordinates the axes are along.
+
+    Raises:
+        ValueError: for axes outside [1e-75, 1e75], a center that is not finite, a wrong shape, norm
+            or basis.
 
     Example:
         >>> region = Region(torch.tensor([0.5, 0.5]), torch.tensor([0.25, 1.0]), 2)
@@ -169,7 +175,16 @@ def described(prediction: int, region: Region | None, arithmetic: str) -> str:
 
 
 def superset(a: Region, b: Region) -> bool:
-    """Whether a contains b. Never True where it does not: rounding only turns it to False.
+    """Whether a contains b.
+
+    Args:
+        a, b: of one norm and shape, in one basis; a ball is in each.
+
+    Returns:
+        Never True where it does not: rounding only turns it to False.
+
+    Raises:
+        ValueError: for regions of two norms, shapes or bases.
 
     Example:
         >>> small = Region(torch.zeros(2), torch.tensor(0.5), 2)

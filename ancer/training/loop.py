@@ -114,20 +114,29 @@ def train(
     resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train `module` in place on images (M, ...) in [0, 1] and labels (M,) under `noise`.
+    """Train `module` in place on images under noise.
 
-    Returns it in eval mode. recipe: without one 30 epochs of noise augmentation (Cohen et al.
-    2019) in batches of 128, by AdamW with one cycle up to the rate 0.003. noise: one theta for all
-    images, one number or (1, *images.shape[1:]) in any basis: that which certifies, as
-    `optimize_dataset` or `jitter` chose it. progress(epoch, mean loss) is called after each epoch.
+    Args:
+        module: returns logits of images.
+        images: (M, ...) in [0, 1].
+        labels: (M,), int64.
+        noise: one theta for all images, one number or (1, *images.shape[1:]) in any basis: that
+            which certifies, as `optimize_dataset` or `jitter` chose it.
+        recipe: without one 30 epochs of noise augmentation (Cohen et al. 2019) in batches of 128,
+            by AdamW with one cycle up to the rate 0.003.
+        seed: of the random streams.
+        resume: a file that keeps the state after each epoch; where it is there, training goes on
+            from it and ends as an unbroken run would (its epochs are reported again; dropout has
+            noise of its own, which is not kept). The file is of this call alone: name it by all of
+            its arguments, and remove it afterwards.
+        progress: called with epoch and mean loss after each epoch.
 
-    resume: a file that keeps the state after each epoch; where it is there, training goes on from
-    it and ends as an unbroken run would (its epochs are reported again; dropout has noise of its
-    own, which is not kept). The file is of this call alone: name it by all of its arguments, and
-    remove it afterwards.
+    Returns:
+        The module, in eval mode.
 
-    Raises ValueError on arguments outside their domain or a foreign file, FloatingPointError when
-    the loss is no longer finite.
+    Raises:
+        ValueError: on arguments outside their domain or a foreign file.
+        FloatingPointError: when the loss is no longer finite.
 
     Example:
         >>> x = torch.rand(64, 2)

@@ -31,7 +31,7 @@ LAYERS = [
     {"stopping"},
     {"certification", "optimization"},
     {"_contest"},
-    {"selection", "results"},
+    {"selection", "job"},
     {"training", "models", "datasets"},
     {"commands"},
     {"workspace"},

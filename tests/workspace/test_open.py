@@ -187,7 +187,7 @@ def test_nothing_but_the_defaults_names_a_method():
             found[path.relative_to(PACKAGE).as_posix()] = lines
     kinds = found.pop("regions/_records.py")  # files of a memory, not methods
     assert len(kinds) == 1 and kinds[0].startswith("KINDS = ")
-    assert set(found) == {"workspace/parameters/sections.py", "results.py"}
+    assert set(found) == {"workspace/parameters/sections.py", "job.py"}
 
 
 # --- methods of fewer images

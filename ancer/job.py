@@ -5,12 +5,11 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from ancer._files import write_text
 from ancer.certificates.many import FILE, Certificates, Labels, checked_labels
 from ancer.certificates.remarks import remarks
+from ancer.certificates.results import RUN, Results, joined
 from ancer.certification import certify
 from ancer.classifier import Classifier, as_classifier, check_images
 from ancer.confidence.budget import check_budget, check_enough, check_whole
@@ -30,10 +30,6 @@ from ancer.optimization.isotropic import optimize_isotropic
 from ancer.registry import NAME, find
 from ancer.smoothing import image_indices
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-
 Theta = Callable[..., Tensor]
 METHODS: dict[str, Theta | None] = {
     "fixed": None,  # theta of the training noise
@@ -43,76 +39,7 @@ METHODS: dict[str, Theta | None] = {
 PLANNED = ("seed", "indices", "n", "alpha")  # what theta functions may take
 # random splits count more draws the larger theta is
 OF_SPLITS = METHODS | {"anisotropic": partial(optimize_anisotropic, enlarge=1.0, growth=4.0)}
-RUN = "run.json"
 TABLE = "certificates.csv"
-
-
-class Results(Mapping[str, Certificates]):
-    """Certificates of the same images by several methods: results["isotropic"] are one method's.
-
-    labels: the true classes, an int64 array; None where they are not known.
-
-    Example:
-        >>> found = Results({"none": Certificates(())})
-        >>> list(found), len(found["none"])
-        (['none'], 0)
-    """
-
-    def __init__(self, certificates: Mapping[str, Certificates], labels: np.ndarray | None = None):
-        self._all = dict(certificates)
-        self.labels = labels
-
-    def __getitem__(self, method: str) -> Certificates:
-        return self._all[method]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{method}: {found!r}" for method, found in self.items())
-
-    def _repr_html_(self) -> str:
-        return self.summary().to_html(float_format="{:.4g}".format)
-
-    def to_frame(self) -> "pd.DataFrame":
-        """All rows of `Certificates.to_frame`, the method first."""
-        import pandas as pd
-
-        frames = {method: found.to_frame(self.labels) for method, found in self.items()}
-        return pd.concat(frames, names=["method"]).reset_index("method").reset_index(drop=True)
-
-    def summary(self) -> "pd.DataFrame":
-        """Headline numbers (`Certificates.summary`), a row a method."""
-        import pandas as pd
-
-        return pd.DataFrame({m: found.summary(self.labels) for m, found in self.items()}).T
-
-    def plot(self, *, by: str = "radius", ax: "Axes | None" = None) -> "Axes":
-        """Certified accuracy curves of all methods; ValueError where labels are not known."""
-        if self.labels is None:
-            raise ValueError("certified accuracy needs labels: give them to `evaluate`")
-        for method, found in self.items():
-            ax = found.plot(self.labels, by=by, ax=ax, label=method)
-        assert ax is not None  # there is a method
-        ax.legend()
-        return ax
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Results":
-        """What `evaluate` has finished in a folder; FileNotFoundError where there is nothing."""
-        path = Path(folder) / RUN
-        if not path.is_file():
-            raise FileNotFoundError(f"no run at {path}: give the folder `out` of evaluate")
-        run = json.loads(path.read_text())
-        found = {}
-        for method in run["methods"]:
-            parts = [Certificates.load(part) for part in sorted(path.parent.glob(f"{method}/*"))]
-            found[method] = _joined(parts)
-        labels = run["labels"]
-        return cls(found, None if labels is None else np.array(labels))
 
 
 def evaluate(
@@ -135,24 +62,33 @@ def evaluate(
 ) -> Results:
     """Certify images with several methods, each at alpha, and put them side by side.
 
-    images: (B, ...) in [0, 1], a tensor or array, or a DataLoader of (images, labels). sigma: of
-    the noise under which the model was trained. noise: gaussian (l2), uniform or splitting (l1).
+    Warns where the certificates mean little: see `certificates.remarks`.
 
-    methods: of "fixed", "isotropic" and "anisotropic", each starting from theta of the one before;
-    or names with functions theta(classifier, x, noise, *, seed, indices), as in docs/own-method.md,
-    which start from the training noise; None is that noise itself.
+    Args:
+        model, n, alpha, seed, exact, lattice, indices: as in `certify`.
+        images: (B, ...) in [0, 1], a tensor or array, or a DataLoader of (images, labels).
+        labels: the true classes, where they are known.
+        sigma: of the noise under which the model was trained.
+        noise: gaussian (l2), uniform or splitting (l1).
+        methods: of "fixed", "isotropic" and "anisotropic", each starting from theta of the one
+            before; or names with functions theta(classifier, x, noise, *, seed, indices), as in
+            docs/own-method.md, which start from the training noise; None is that noise itself.
+        out: a folder. Each `chunk` images of a method are kept there when they are done, and a run
+            that was killed goes on from them; of other arguments, images or weights, ValueError
+            says which (of a function of yours only the name is compared). `Results.load(out)` reads
+            it; certificates.csv is the table.
+        chunk: images at a time.
+        progress: a bar (tqdm).
 
-    n, alpha, seed, exact, lattice: as of `certify`, whose guarantee each certificate has. Between
-    images whose theta differ nothing is promised: `Memory` answers for them. indices: the images'
-    numbers in their data set, 0, 1, ... by default.
+    Returns:
+        A mapping from methods to `Certificates`.
 
-    out: a folder. Each `chunk` images of a method are kept there when they are done, and a run that
-    was killed goes on from them; of other arguments, images or weights, ValueError says which (of a
-    function of yours only the name is compared). `Results.load(out)` reads it; certificates.csv is
-    the table. progress: a bar (tqdm).
+    Guarantee:
+        Of each certificate, that of `certify`. Between images whose theta differ nothing is
+        promised: `Memory` answers for them.
 
-    Warns where the certificates mean little: see `certificates.remarks`. Raises ValueError, before
-    any work, on arguments outside their domain.
+    Raises:
+        ValueError: before any work, on arguments outside their domain.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
@@ -195,11 +131,11 @@ def evaluate(
                     before = before.with_theta(_theta_of(done))
 
     # 3. what is to be said of them
-    joined = {method: _joined(parts) for method, parts in found.items()}
-    for method, certificates in joined.items():
+    whole = {method: joined(parts) for method, parts in found.items()}
+    for method, certificates in whole.items():
         for remark in remarks(certificates):
             warnings.warn(f"{method}: {remark}", stacklevel=2)
-    results = Results(joined, truth)
+    results = Results(whole, truth)
     if folder is not None:
         write_text(folder / TABLE, results.to_frame().to_csv(index=False))
     return results
@@ -224,10 +160,6 @@ def _certified(
     if place is not None:
         found.save(place)
     return found
-
-
-def _joined(parts: Iterable[Certificates]) -> Certificates:
-    return Certificates(chain.from_iterable(parts))
 
 
 def _takes(function: Theta) -> set[str]:
