@@ -19,9 +19,9 @@ from ancer.workspace.parameters.models import MethodSection, Parameters, Trainin
 from ancer.workspace.parameters.options import checked_options, named, theta_function
 
 PCA = "pca"  # the basis that is fitted to an experiment's training images
-# Okabe-Ito, colour-blind safe, and line styles that read in black and white too
+# Okabe-Ito, colour-blind safe, and dashes (in line widths) that read in black and white too
 COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-STYLES = (":", "--", "-", "-.")
+DASHES = ((1, 2), (4, 2), (), (6, 2, 1, 2), (1, 4), (10, 2), (5, 1, 1, 1, 1, 1), (10, 2, 1, 2))
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Method:
     starts. options: of the function, checked. basis: whose coordinates theta scales, by name. fit:
     one theta for all, fitted to so many training images; None for one an image. images: the first
     so many alone, None for all. classes: whose probabilities are bounded, where not as certify has
-    it. color, style: of its lines in figures.
+    it. color, dashes: of its lines in figures.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Method:
     images: int | None = None
     classes: str | None = None
     color: str = COLORS[-1]
-    style: str = "-"
+    dashes: tuple[float, ...] = ()
 
     @property
     def depends_on_image(self) -> bool:
@@ -185,7 +185,7 @@ def methods_of(parameters: Parameters) -> Methods:
             classes=section.classes,
             color=COLORS[position % len(COLORS)],
             # those of a colour differ in it
-            style=STYLES[(position + position // len(COLORS)) % len(STYLES)],
+            dashes=DASHES[(position + position // len(COLORS)) % len(DASHES)],
             **_theta_and_options(name, section, planned),
         )
     _check_best_of(found)

@@ -8,7 +8,7 @@ from ancer.noise.sampled import GaussianNoise
 from ancer.optimization.anisotropic import optimize_anisotropic
 from ancer.optimization.isotropic import optimize_isotropic
 from ancer.workspace.experiment import Profile
-from ancer.workspace.methods import COLORS, STYLES, Method
+from ancer.workspace.methods import COLORS, DASHES, Method
 from ancer.workspace.stages import statistics
 
 HERE = __name__
@@ -117,12 +117,12 @@ def test_a_method_without_a_label_is_called_by_its_name(tmp_path):
     assert methods_with(tmp_path, {"fixed": {}})["fixed"].label == "fixed"
 
 
-def test_lines_differ_in_colour_and_in_style(tmp_path):
+def test_lines_differ_in_colour_and_in_dashes(tmp_path):
     many = {f"m{k}": {} for k in range(32)}
     methods = list(methods_with(tmp_path, many).values())
     assert len({method.color for method in methods[: len(COLORS)]}) == len(COLORS)
-    assert len({(method.color, method.style) for method in methods}) == 32
-    assert {method.style for method in methods} == set(STYLES) and COLORS[0] == methods[0].color
+    assert len({(method.color, method.dashes) for method in methods}) == 32
+    assert {method.dashes for method in methods} == set(DASHES) and COLORS[0] == methods[0].color
 
 
 # --- options

@@ -14,11 +14,13 @@ from urllib.parse import unquote, urldefrag
 
 import pandas as pd
 import pytest
+import torch
 from markupsafe import escape
 from PIL import Image
 from stages import ANCER, EXPERIMENTS, parameters, write_parameters
 
 from ancer.datasets.named import digits
+from ancer.regions.region import ABSTAIN, Region
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.explorer.images import _table, _verdict
 from ancer.workspace.explorer.study import Study
@@ -27,6 +29,7 @@ from ancer.workspace.report.pages import script, with_gain, without_constants
 from ancer.workspace.report.site import write_report
 from ancer.workspace.report.thumbnails import thumbnails
 from ancer.workspace.stages.certify import certify_images
+from ancer.workspace.stages.figures import regions_shown
 from ancer.workspace.stages.memory import answer_queries
 from ancer.workspace.stages.volumes import compare_regions
 from ancer.workspace.tables.certified import both_answers, write_certified_tables
@@ -85,7 +88,7 @@ def test_there_is_a_page_for_everything(profile, executed, pages):
     rows = {f"rows-{name}.html" for name in EXPERIMENTS}
     assert set(pages) == notebooks | rows | {"index.html", "report.html"}
     linked = {urldefrag(link)[0] for link in pages["index.html"].links}
-    assert notebooks | rows <= linked
+    assert notebooks | rows | {"T1.csv", "T1.tex", "F3.svg", "F3.pdf"} <= linked
 
 
 def test_no_link_is_broken_and_nothing_is_loaded_from_elsewhere(profile, pages):
@@ -349,3 +352,21 @@ def test_every_place_says_what_is_not_floating_point_sound(profile, pages, tmp_p
     assert Profile.open(profile).caveats() == ""
     sound = Study(NAME, profile=profile).look(0)
     assert SAID not in _verdict(sound, study.methods[0], sound.x)
+
+
+def test_shown_edges_are_where_regions_end(profile, executed):
+    """Where there is a region; it is open. Images from the largest radius to the smallest."""
+    experiment = Experiment.open(NAME, profile=profile)
+    rows = experiment.rows().query("method == 'anisotropic'").copy()
+    rows.loc[rows.index[0], ["prediction", "correct", "radius", "gap"]] = [ABSTAIN, 0, 0.0, 0.0]
+    images, edges, titles = regions_shown(experiment, rows, certified=2)
+    assert len(images) == len(edges) == len(titles) == 3
+    largest = rows.loc[rows["radius"].idxmax()]
+    assert titles[0] == f"{largest['label']}\nradius {largest['radius']:.2f}"
+    assert edges[-1] is None and titles[-1].endswith(", abstains")
+    data = experiment.data.take([int(largest["idx"])])
+    theta = experiment.theta(data, experiment.lattice)["anisotropic"][0]
+    region = Region(data.images[0], theta * largest["gap"], experiment.norm)
+    change = torch.from_numpy(edges[0] - images[0])[None]
+    assert region.contains(data.images[0] + 0.999 * change)
+    assert not region.contains(data.images[0] + 1.001 * change)

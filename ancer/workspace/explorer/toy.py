@@ -10,7 +10,7 @@ import torch
 from ancer.certificates.certificate import Certificate
 from ancer.regions.answer import Answer
 from ancer.workspace.explorer.moons import Moons
-from ancer.workspace.explorer.widgets import DASHES, Plane, Turns, error_box, grid, shape, swatch
+from ancer.workspace.explorer.widgets import Plane, Turns, error_box, grid, shape, swatch
 from ancer.workspace.figures.plane import MOONS
 
 TITLES = {2: "l2, Gaussian noise", 1: "l1, uniform noise"}
@@ -87,7 +87,7 @@ class Toy(widgets.VBox):
         methods = self._moons.profile.methods
         for name, certificate in certificates.items():
             if certificate.region is not None:
-                dash = DASHES[methods[name].style]
+                dash = " ".join(f"{2 * part:g}" for part in methods[name].dashes)
                 color = methods[name].color
                 shapes.append(shape(certificate.region, color, dash=dash, width=2.2, fill=0))
         return shapes

@@ -26,7 +26,6 @@ except ImportError:
 WEB = Path(__file__).parent / "web"
 SCALE = mpl.colormaps["viridis"]
 THUMBNAIL = 64  # pixels of a side, at most
-DASHES = {":": "2 3", "--": "6 3", "-": "", "-.": "8 3 2 3"}  # of SVG, by line style
 
 
 class Turns:

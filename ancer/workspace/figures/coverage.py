@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
-from ancer.workspace.figures.curves import label_of
+from ancer.workspace.figures.curves import label_of, line_of
 from ancer.workspace.figures.style import bare, panels, picture, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
@@ -28,13 +28,13 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
     for ax, name in zip(axes, shown, strict=True):
         family = FAMILIES[name]
         grid = np.geomspace(family.severities[0], family.severities[-1], 200)
-        for method, group in alone.groupby("method", sort=False):
-            style = methods[method]
+        for method_name, group in alone.groupby("method", sort=False):
+            method = methods[method_name]
             accuracy = certified_accuracy(group, grid, by=name)
-            label = label_of(style, group, alone)
-            ax.plot(grid, accuracy, style.style, color=style.color, label=label)
-            dots = observed[(observed["method"] == method) & (observed["family"] == name)]
-            ax.plot(dots["severity"], dots["accuracy"], "o", color=style.color, markersize=3)
+            label = label_of(method, group, alone)
+            ax.plot(grid, accuracy, label=label, **line_of(method))
+            dots = observed[(observed["method"] == method_name) & (observed["family"] == name)]
+            ax.plot(dots["severity"], dots["accuracy"], "o", color=method.color, markersize=3)
         ax.set(xscale="log", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
         ax.set_xticks(family.shown, [f"{severity:g}" for severity in family.shown])
         ax.minorticks_off()

@@ -111,7 +111,7 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
         shares = certified_accuracy(group, grid, by="p_a_lower")
-        ax.plot(grid, shares, label=label_of(method, group, rows), **_style(method))
+        ax.plot(grid, shares, label=label_of(method, group, rows), **line_of(method))
     ax.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     ax.set(ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
 
@@ -163,7 +163,7 @@ def _accuracy(ax: Axes, methods: Methods, rows: pd.DataFrame, grid: np.ndarray, 
         method = methods[name]
         accuracy = certified_accuracy(group, grid, by=by)
         label = label_of(method, group, rows)
-        ax.plot(grid, accuracy, label=label, **_style(method))
+        ax.plot(grid, accuracy, label=label, **line_of(method))
         beyond = max(beyond, accuracy[-1])
     if beyond:
         ax.text(
@@ -186,7 +186,7 @@ def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
         bins = np.linspace(0, rows[by].quantile(0.99), 30)
         for name, group in rows.groupby("method", sort=False):
             method = methods[name]
-            style = {"linewidth": 1.3, **_style(method)}
+            style = {"linewidth": 1.3, **line_of(method)}
             ax.hist(group[by], bins=bins, histtype="step", label=method.label, **style)
         ax.set_xlabel(RADII[by])
     axes[0].set_ylabel("images")
@@ -220,7 +220,7 @@ def in_order(
         for method_name, found in by_method.items():
             method = experiment.methods[method_name]
             shares = np.linspace(0, 1, len(found))
-            ax.plot(shares, np.sort(found), label=method.label, **_style(method))
+            ax.plot(shares, np.sort(found), label=method.label, **line_of(method))
         ax.axhline(line, color="black", linewidth=0.8, linestyle=":")
         section = experiment.section
         title = f"$\\ell_{experiment.norm}$, $\\sigma$ = {section.sigma:g}\n{section.training}"
@@ -233,10 +233,11 @@ def in_order(
     return figure
 
 
-def _style(method: Method) -> dict[str, Any]:
+def line_of(method: Method) -> dict[str, Any]:
     """Of a method's line; the best of several is often one of these: a wide line under theirs."""
     if method.best_of is None:
-        return {"color": method.color, "linestyle": method.style}
+        style = (0, method.dashes) if method.dashes else "-"
+        return {"color": method.color, "linestyle": style}
     return {"color": method.color, "linestyle": "-", "linewidth": 4, "alpha": 0.4, "zorder": 1}
 
 

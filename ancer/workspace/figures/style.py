@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text that can be searched and edited, in a reader's own font
     "pdf.fonttype": 42,
     "legend.frameon": False,
+    "legend.handlelength": 2.6,
 }
 # of Okabe and Ito's palette, as the methods' colours: for what is no method
 OTHERS = ("#CC79A7", "#56B4E9", "#000000", "#888888")

@@ -260,18 +260,21 @@ class _Site:
     def _figures(self, key: str) -> Iterator[dict[str, Any]]:
         """Copies beside the pages of a figure, or of that of each experiment."""
         whole = self.results / f"{key}.png"
-        name = Path(key).name
+        kind = Path(key).name
         each = [self.results / f"{key}-{experiment}.png" for experiment in self.profile.experiments]
         found = [whole] if whole.exists() else [png for png in each if png.exists()]
-        note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
+        note = self.profile.caveats() if kind in OF_EXPERIMENTS else ""
         for png in found:
-            for suffix in (".png", ".svg", ".pdf"):
-                shutil.copy(png.with_suffix(suffix), self.folder)
+            files = [png, png.with_suffix(".svg"), png.with_suffix(".pdf")]
+            there = [file.name for file in files if file.exists()]
+            for name in there:
+                shutil.copy(png.with_name(name), self.folder)
             yield {
                 "name": png.stem,
+                "files": there,
                 "data": embedded(png.read_bytes()),
-                "of": png.stem.removeprefix(name).removeprefix("-"),
-                "caption": inline(f"{CAPTIONS[name]} {note}"),
+                "of": png.stem.removeprefix(kind).removeprefix("-"),
+                "caption": inline(f"{CAPTIONS[kind]} {note}"),
             }
 
     def _experiment(self, experiment: Experiment, pages: Mapping[str, str]) -> dict[str, Any]:
