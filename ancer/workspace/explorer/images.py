@@ -185,7 +185,7 @@ class Explorer(widgets.VBox):
         seen = self._seen
         method = self.method.value
         y = seen.moved(self._u, self.size.value)
-        low, high = _range(seen)
+        low, high, largest = _range(seen)
         methods = self._study.experiment.methods
         marks = []
         for name, reach in self._reach.items():
@@ -198,14 +198,15 @@ class Explorer(widgets.VBox):
                 "limit": self.size.max,
                 "methods": marks,
             }
-            self.pictures.scale = {"colors": colors, "low": low, "high": high}
+            ends = {"low": low, "high": high, "largest": largest}
+            self.pictures.scale = {"colors": colors, **ends}
             self.pictures.panels = _panels(seen, method, y, low, high)
         self.verdict.value = _verdict(seen, method, y)
         self.table.value = _table(seen, method, y)
 
 
-def _range(seen: Look) -> tuple[float, float]:
-    """The ends of the scale on which theta and semi-axes of all methods are shown."""
+def _range(seen: Look) -> tuple[float, float, float]:
+    """The ends of the scale on which theta and semi-axes of all methods are shown; the largest."""
     shown = [theta.flatten() for theta in seen.theta.values()]
     for region in seen.regions.values():
         if region is not None:
@@ -213,7 +214,7 @@ def _range(seen: Look) -> tuple[float, float]:
     values = torch.cat(shown)
     low = values.min().item()
     high = torch.quantile(values, 0.99).item()  # of a few pixels theta runs away
-    return low, max(high, 1.5 * low)
+    return low, max(high, 1.5 * low), values.max().item()
 
 
 def _panels(seen: Look, method: str, y: Tensor, low: float, high: float) -> list[dict]:

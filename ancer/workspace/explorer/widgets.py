@@ -57,7 +57,7 @@ class Pictures(anywidget.AnyWidget):
     panels: Any = traitlets.List().tag(
         sync=True
     )  # title, width, height, rgba, values (float32): bytes
-    scale = traitlets.Dict().tag(sync=True)  # colors, low, high: of theta and semi-axes
+    scale = traitlets.Dict().tag(sync=True)  # colors, low, high, largest: of theta, semi-axes
     bars = traitlets.Dict().tag(sync=True)  # size, limit, methods: of label, color, reach
 
 

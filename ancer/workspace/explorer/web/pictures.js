@@ -22,12 +22,13 @@ function panel({ title, width, height, rgba, values }) {
   return figure;
 }
 
-function scale({ colors, low, high }) {
+function scale({ colors, low, high, largest }) {
   const box = document.createElement("div");
   box.className = "ancer-scale";
   const bar = document.createElement("span");
   bar.style.background = `linear-gradient(to right, ${colors.join(",")})`;
-  box.append("theta and semi-axes, one scale: ", low.toPrecision(2), bar, `${high.toPrecision(2)} and more`);
+  const end = largest > high ? `${high.toPrecision(2)}, up to ${largest.toPrecision(2)}` : high.toPrecision(2);
+  box.append("theta and semi-axes, one scale: ", low.toPrecision(2), bar, end);
   return box;
 }
 
