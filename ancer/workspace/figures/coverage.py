@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
-from ancer.workspace.figures.curves import label_of, line_of
+from ancer.workspace.figures.curves import label_of, legend, line_of
 from ancer.workspace.figures.style import bare, panels, picture, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
@@ -23,7 +23,7 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
     Dots: what the smoothed classifier was right on, in the colour of the method.
     """
     shown = [name for name in FAMILIES if name in covered]
-    figure, axes = panels(len(shown), 4, width=1.65, height=1.6, margin=0.4, sharey=True)
+    figure, axes = panels(len(shown), 4, width=1.65, height=1.6, margin=0.2, sharey=True)
     alone = covered[covered["answer"] == ALONE]
     for ax, name in zip(axes, shown, strict=True):
         family = FAMILIES[name]
@@ -43,7 +43,7 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
         ax.grid(alpha=0.25, linewidth=0.5)
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("certified accuracy", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    legend(figure, axes[0])
     return figure
 
 

@@ -41,7 +41,7 @@ def accuracy_curves(
         above.set_ylabel("certified accuracy")
         if bests:
             below.set_ylabel("best: points\nmore", fontsize=8)
-    _legend(figure, axes[0][0])
+    legend(figure, axes[0][0])
     return figure
 
 
@@ -80,14 +80,17 @@ def bound_curves(experiments: Mapping[str, Experiment], rows: Mapping[str, pd.Da
     for ax in axes[::2]:
         ax.set_ylabel("share of images")
     figure.supxlabel("lower bound on $p_A$", fontsize=9)
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
-    """On top, as many in a row as fit the figure's width."""
-    across = max(1, round(figure.get_size_inches()[0] / 1.65))
+def legend(figure: Figure, ax: Axes) -> None:
+    """On top, as many in a row as fit; the figure grows by each row from the third on."""
+    width, height = figure.get_size_inches()
+    across = round(width / 1.65)
     handles, labels = ax.get_legend_handles_labels()
+    rows = -(-len(labels) // across)
+    figure.set_size_inches(width, height + 0.17 * max(0, rows - 2))
     figure.legend(handles, labels, loc="outside upper center", ncols=across)
 
 
@@ -190,7 +193,7 @@ def radius_histogram(rows: pd.DataFrame, methods: Methods) -> Figure:
             ax.hist(group[by], bins=bins, histtype="step", label=method.label, **style)
         ax.set_xlabel(RADII[by])
     axes[0].set_ylabel("images")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -210,7 +213,7 @@ def in_order(
     figure, axes = plt.subplots(
         1,
         len(values),
-        figsize=(1.65 * len(values), 2.5),
+        figsize=(max(3.3, 1.65 * len(values)), 2.5),
         layout="constrained",
         squeeze=False,
         sharey=True,
@@ -229,7 +232,7 @@ def in_order(
     axes[0, 0].set_ylim(bottom=min(0, *[ax.dataLim.y0 for ax in axes.flat]))
     axes[0, 0].set_ylabel(ylabel)
     figure.supxlabel("share of images", fontsize=9)
-    _legend(figure, axes.flat[0])
+    legend(figure, axes.flat[0])
     return figure
 
 
