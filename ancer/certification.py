@@ -55,29 +55,29 @@ def certify(
 ) -> Certificates:
     """Certify the smoothed classifier around each image of x (B, ...), pixels in [0, 1].
 
-    n0 draws choose the class; n others, fixed beforehand, bound its probability (Clopper-Pearson).
-
     Args:
         model: a `Classifier`, or an nn.Module that returns logits.
         x: images (B, ...), float32.
         noise: theta one number, (B,) or (B, *x.shape[1:]), in its basis; fixed before the draws.
-        n, n0, alpha: as Cohen et al. and the paper have them, unless given.
-        seed, indices: of the random streams; indices are the images' numbers in their data set.
+        n: draws, fixed beforehand, that bound the class's probability (Clopper-Pearson).
+        alpha: failure probability.
+        seed: of the random streams.
+        n0: other draws, which choose the class.
         classes: "two" bounds the probability of the runner-up too, from the same draws (.9 and .1
             of alpha): where several others share what is left, p_B is far below 1 - p_A, and the
             region larger; a class may then be certified with less than half of the votes. "one"
             takes 1 - p_A, as the paper.
         stop: a rule, or several of which any may stop: `Target`, `Improvement`, `Hopeless`, `Grid`,
-            or a function of yours of `stopping.Running`. Then at most n draws; rules are asked at
-            looks that double up to n, whose bounds hold together (`confidence.looks`), and the
-            certificate has the best of them.
+            or a function of yours of `stopping.Running`. They are asked at looks that double up to
+            n; the certificate has the best of their bounds (`confidence.looks`).
         looks: "planned", or "always", which asks ever so often, by a confidence sequence, and needs
             more draws for the same bound.
         shared: all images see the same unit draws, made once for all. Of each image nothing
             changes; but whether several certificates err is then not independent. False: each image
             has its own, by its number.
-        exact, lattice: noise on the lattice of x's pixels, of this step, on which no rounding tells
-            a network the image.
+        exact: noise on the lattice, on which no rounding tells a network the image.
+        lattice: the step of x's pixels.
+        indices: the images' numbers in their data set.
 
     Returns:
         A certificate an image, in their order.

@@ -43,6 +43,7 @@ nb_execution_excludepatterns = ["results/notebooks/*"]
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = ["Guarantee"]
 autodoc_member_order = "bysource"
 

@@ -37,7 +37,8 @@ def optimize_isotropic(
         model: a `Classifier`, or an nn.Module that returns logits.
         x: images (B, ...).
         noise: where the search starts.
-        seed, indices: of the random streams, which certification never sees.
+        seed: of random streams that certification never sees.
+        indices: the images' numbers in their data set.
         n, alpha: those planned for certification.
         draws: noisy copies at the scales that matter (see `_scale.radii_by_scale`).
         scales: > 0, ascending, evenly spaced in log.

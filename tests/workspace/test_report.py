@@ -165,8 +165,8 @@ def test_a_notebooks_table_is_rounded_down_with_the_best_bold():
     table = pd.DataFrame({"images": [20, 20], "ACR": [0.5, 0.7499], "draws": ["9", "8"]})
     table["fallback share"] = [0.1, 0.2]  # more of it is not better
     table.index = ["fixed", "ours"]
-    page = shown(table, "certified").to_html()
-    assert page == shown(table, "certified").to_html()  # no random ids
+    page = shown(table, "certified").data
+    assert page == shown(table, "certified").data  # no random ids
     assert ">0.749<" in page
     assert page.count("font-weight: bold") == 1 and "#T_certified_row1_col1 {" in page
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
 from ancer._files import write_text
@@ -90,7 +91,7 @@ def best_cells(table: pd.DataFrame) -> set[tuple[Hashable, str]]:
     return found
 
 
-def shown(table: pd.DataFrame, name: str) -> Styler:
+def shown(table: pd.DataFrame, name: str) -> HTML:
     """A table as a notebook shows it: rounded down; the best bold, where it tells the images.
 
     name: of this table in the page, whose style tells tables apart by it.
@@ -100,4 +101,4 @@ def shown(table: pd.DataFrame, name: str) -> Styler:
     def weights(column: pd.Series) -> list[str]:
         return ["font-weight: bold" if (k, column.name) in best else "" for k in column.index]
 
-    return Styler(table, uuid=name).format(round_down).apply(weights)
+    return HTML(Styler(table, uuid=name).format(round_down).apply(weights).to_html())
