@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ancer
-from ancer import results as module
+from ancer import job as module
 from ancer.certificates.remarks import remarks
 
 BUDGET = {"n": 500, "alpha": 0.01, "seed": 3}
