@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ancer.bases.basis import Basis
-from ancer.perturbations.families import FAMILIES
 from ancer.registry import find
 
 Perturbation = Callable[[Tensor], Tensor]
@@ -27,6 +26,8 @@ def perturbations_of(toward: Toward) -> list[Perturbation]:
     """
     if not isinstance(toward, Mapping):
         return list(toward)
+    from ancer.perturbations.families import FAMILIES  # loads torchvision, a second
+
     return [_at(find(name, FAMILIES, "family"), name, toward[name]) for name in toward]
 
 

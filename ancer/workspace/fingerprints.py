@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nbformat
-
 from ancer.datasets.loading import maker_of
 from ancer.models.networks import architecture
 from ancer.noise.named import NOISES
@@ -196,6 +194,8 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
 
 def notebook_source(path: Path) -> str:
     """A notebook's cells without outputs, as text."""
+    import nbformat  # a second, for those alone that make fingerprints
+
     sources = []
     for cell in nbformat.read(path, as_version=4).cells:
         sources.append([cell.cell_type, cell.source])

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
-
-import nbformat
+from typing import TYPE_CHECKING, TypeVar
 
 from ancer.registry import closest
+
+if TYPE_CHECKING:  # a second, for what keeps progress alone
+    from nbformat import NotebookNode
 
 T = TypeVar("T")
 METADATA = {
@@ -25,7 +26,7 @@ METADATA = {
 }
 
 
-def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def strip(notebook: "NotebookNode") -> "NotebookNode":
     """The notebook as committed: no outputs, no counts, no metadata but tags, ids by position."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -34,8 +35,10 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return tidy(notebook)
 
 
-def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def tidy(notebook: "NotebookNode") -> "NotebookNode":
     """Drop what changes from run to run or machine to machine: times, random ids, versions."""
+    import nbformat
+
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat = 4
     notebook.nbformat_minor = 5
@@ -48,6 +51,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def stripped_text(text: str) -> str:
     """The text of a notebook's file, stripped."""
+    import nbformat
+
     return nbformat.writes(strip(nbformat.reads(text, as_version=4))) + "\n"
 
 
@@ -106,7 +111,7 @@ def _took(done: int, of: str, seconds: float) -> str:
     return f", {done} {of} in {seconds:.0f} s, {done / seconds:.1f} a second"
 
 
-def repeatable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def repeatable(notebook: "NotebookNode") -> "NotebookNode":
     """An executed notebook as the pipeline keeps it: the same each time, without links onwards."""
     notebook.cells = [
         cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])
