@@ -1,7 +1,7 @@
 """A profile's tables, figures, rows and executed notebooks as one site, read from the disk."""
 
 import shutil
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -234,14 +234,20 @@ class _Site:
 
     def _downloads(self, name: str) -> list[str]:
         """Copies beside the pages of a table's files."""
-        copied = []
+        paths = []
         for suffix in (".csv", ".tex"):
             for place in ("tables", "coverage"):
-                path = self.results / place / f"{name}{suffix}"
-                if path.is_file():
-                    shutil.copy(path, self.folder)
-                    copied.append(path.name)
-        return copied
+                paths.append(self.results / place / f"{name}{suffix}")
+        return self._copied(paths)
+
+    def _copied(self, paths: Iterable[Path]) -> list[str]:
+        """The names of those that are there, copied beside the pages."""
+        names = []
+        for path in paths:
+            if path.is_file():
+                shutil.copy(path, self.folder)
+                names.append(path.name)
+        return names
 
     def _place(self, experiment: str, line: pd.Series) -> str:
         """Where the rows of a line with method and answer are."""
@@ -260,21 +266,18 @@ class _Site:
     def _figures(self, key: str) -> Iterator[dict[str, Any]]:
         """Copies beside the pages of a figure, or of that of each experiment."""
         whole = self.results / f"{key}.png"
-        kind = Path(key).name
+        name = Path(key).name
         each = [self.results / f"{key}-{experiment}.png" for experiment in self.profile.experiments]
         found = [whole] if whole.exists() else [png for png in each if png.exists()]
-        note = self.profile.caveats() if kind in OF_EXPERIMENTS else ""
+        note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
         for png in found:
             files = [png, png.with_suffix(".svg"), png.with_suffix(".pdf")]
-            there = [file.name for file in files if file.exists()]
-            for name in there:
-                shutil.copy(png.with_name(name), self.folder)
             yield {
                 "name": png.stem,
-                "files": there,
+                "files": self._copied(files),
                 "data": embedded(png.read_bytes()),
-                "of": png.stem.removeprefix(kind).removeprefix("-"),
-                "caption": inline(f"{CAPTIONS[kind]} {note}"),
+                "of": png.stem.removeprefix(name).removeprefix("-"),
+                "caption": inline(f"{CAPTIONS[name]} {note}"),
             }
 
     def _experiment(self, experiment: Experiment, pages: Mapping[str, str]) -> dict[str, Any]:

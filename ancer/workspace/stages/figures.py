@@ -1,5 +1,8 @@
 """The figures stage: which images are shown, and what their regions permit."""
 
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -41,18 +44,27 @@ def regions_shown(
     edges: list[np.ndarray | None] = []
     titles = []
     for k, row in enumerate(shown.to_dict("records")):
+        titles.append(_title(row, data.classes))
+        if row["radius"] <= 0:
+            edges.append(None)
+            continue
         x = data.images[k : k + 1]
         axes = row["gap"] * theta[row["candidate"]][k : k + 1]
         moved = experiment.basis(row["candidate"]).back(axes * directions[k : k + 1])
-        has_region = row["radius"] > 0
-        edges.append(pictures((x + moved).to(x.dtype))[0] if has_region else None)
-        title = data.classes[row["label"]]
-        if row["prediction"] == ABSTAIN:
-            title += ", abstains"
-        elif not row["correct"]:
-            title += f", not {data.classes[row['prediction']]}"
-        titles.append(f"{title}\nradius {row['radius']:.2f}" if has_region else title)
+        edges.append(pictures((x + moved).to(x.dtype))[0])
     return pictures(data.images), edges, titles
+
+
+def _title(row: Mapping[Hashable, Any], classes: Sequence[str]) -> str:
+    """The class of a row's image, what is answered instead, and the radius."""
+    title = classes[row["label"]]
+    if row["prediction"] == ABSTAIN:
+        title += ", abstains"
+    elif not row["correct"]:
+        title += f", not {classes[row['prediction']]}"
+    if row["radius"] > 0:
+        title += f"\nradius {row['radius']:.2f}"
+    return title
 
 
 def equal_perturbations(
