@@ -54,17 +54,17 @@ class Contest:
     def choose_classes(self, n0: int, seed: int) -> np.ndarray:
         """Each candidate's class by n0 draws; returns the proxy radius that they promise."""
         promises = np.zeros(self.gap.shape)
-        votes = [queries.counts(n0, seed=seed, purpose="select") for queries in self.queries]
-        self.votes = np.zeros((len(votes), *votes[0].shape), dtype=np.int64)
         for k, queries in enumerate(self.queries):
-            self.classes[k] = votes[k].argmax(dim=1).numpy()
-            ranked = votes[k].sort(dim=1, descending=True).values.numpy()
+            votes = queries.counts(n0, seed=seed, purpose="select")
+            self.classes[k] = votes.argmax(dim=1).numpy()
             # votes of n draws at the same shares, half a vote added to each
+            ranked = votes.sort(dim=1, descending=True).values.numpy()
             expected = (ranked + 0.5) / (n0 + 1) * self.end.n
             rival = expected[:, 1:2].sum(axis=1)  # 0 where there is one class only
-            about = (self.end.n, self.levels[k], self.of)
-            gap = gap_of_votes(self.law, expected[:, 0], rival, *about)
+            level = self.levels[k]
+            gap = gap_of_votes(self.law, expected[:, 0], rival, self.end.n, level, self.of)
             promises[k] = gap * queries.theta_gmean
+        self.votes = np.zeros((*self.gap.shape, votes.shape[1]), dtype=np.int64)
         return promises
 
     def needed(self, report: str, turn: np.ndarray) -> np.ndarray:
@@ -109,10 +109,11 @@ class Contest:
             drawn = tally.drawn[images]
             best = self.end.attainable(count, rival, drawn, levels[images], self.of)
             attainable = queries.gap(queries.of_law(best, images), images)
+            likely = likely_gap(self.law, count, rival, drawn, FUTILITY)
             # the margin: whoever could tie is counted to the end
             useless = attainable <= needed_gap[images] - 1e-9
-            unlikely = likely_gap(self.law, count, rival, drawn, FUTILITY) < needed_gap[images]
-            tally.stop(useless | (unlikely & (turn[images] > 0)))
+            unlikely = (likely < needed_gap[images]) & (turn[images] > 0)
+            tally.stop(useless | unlikely)
             if len(tally.active):
                 tally.draw()
 

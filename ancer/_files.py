@@ -91,8 +91,12 @@ def lock(file: IO) -> bool:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """Tensors and header of such a file; SafetensorError when it is truncated or none."""
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return tensors, header_of(file)
+        return tensors_of(file), header_of(file)
+
+
+def tensors_of(file: Any) -> dict[str, Tensor]:
+    """All tensors of an open file, by name."""
+    return {name: file.get_tensor(name) for name in file.keys()}
 
 
 def header_of(file: safe_open) -> Any:

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -115,7 +116,7 @@ def evaluate(
         _open_run(folder / RUN, about, classifier, x, truth)
 
     # 2. some images after the other, each by all methods
-    found: dict[str, list[Certificates]] = {method: [] for method in functions}
+    found: dict[str, list[Certificates]] = defaultdict(list)
     with tqdm(total=len(x) * len(functions), unit="image", disable=not progress) as bar:
         for first in range(0, len(x), chunk):
             part = x[first : first + chunk]
@@ -195,9 +196,9 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     elif not isinstance(images, Tensor):
         if labels is not None:
             raise ValueError("labels come with the batches of a DataLoader: leave out labels=")
-        batches = list(images)
-        images = torch.cat([x for x, _ in batches])
-        labels = torch.cat([torch.as_tensor(y) for _, y in batches])
+        parts, of_parts = zip(*images, strict=True)
+        images = torch.cat(parts)
+        labels = torch.cat(list(map(torch.as_tensor, of_parts)))
     check_images(images)
     if labels is None:
         return images, None

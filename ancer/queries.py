@@ -197,17 +197,17 @@ class Stream:
         As many blocks as fit a batch are made at once.
         """
         several = max(self.queries.classifier.batch_size // BLOCK, 1)
+        wanted = torch.tensor(draws)
         for start in range(0, max(draws), BLOCK):
-            drawing = [i for i, n in enumerate(draws) if n > start]
-            for first in range(0, len(drawing), several):
-                images = drawing[first : first + several]
-                left = torch.tensor([min(draws[i] - start, BLOCK) for i in images])
-                copies = self._block(images)
-                if left.sum() < BLOCK * len(images):
+            drawing = (wanted > start).nonzero()[:, 0]
+            for images in drawing.split(several):
+                left = (wanted[images] - start).clamp(max=BLOCK)
+                copies = self._block(images.tolist())
+                if (left < BLOCK).any():
                     parts = [block[:rows] for block, rows in zip(copies, left, strict=True)]
-                    yield torch.tensor(images).repeat_interleave(left), torch.cat(parts)
+                    yield images.repeat_interleave(left), torch.cat(parts)
                 else:
-                    yield torch.tensor(images).repeat_interleave(BLOCK), copies.flatten(0, 1)
+                    yield images.repeat_interleave(BLOCK), copies.flatten(0, 1)
 
     @torch.inference_mode()
     def _block(self, images: list[int]) -> Tensor:

@@ -203,9 +203,11 @@ def _reported(report: str, candidates: Sequence[Certificate], last_superset: int
     if report == "superset":
         return [last_superset]
     members = [largest]
+    found = [candidates[largest]]
     for k in sorted(range(len(candidates)), key=lambda k: -volumes[k]):
-        if _adds(candidates[k], [candidates[m] for m in members]):
+        if _adds(candidates[k], found):
             members.append(k)
+            found.append(candidates[k])
     return members
 
 
@@ -231,13 +233,16 @@ def _check_candidates(candidates: Mapping[str, Noise], report: str) -> None:
 
 def _common_basis(candidates: Mapping[str, Noise]) -> Basis:
     """The basis of all that are not isotropic; ValueError where there are several."""
-    bases = {noise.basis.key: noise.basis for noise in candidates.values()}
-    others = [basis for basis in bases.values() if not basis.is_pixels]
-    if len(others) > 1:
-        raise ValueError(
-            f"candidates must share one basis, found {', '.join(basis.name for basis in others)}"
-        )
-    return (others or [PIXELS])[0]
+    common: Basis = PIXELS
+    for noise in candidates.values():
+        basis = noise.basis
+        if not (basis.is_pixels or common.is_pixels or basis.key == common.key):
+            raise ValueError(
+                f"candidates must share one basis, found {common.name} and {basis.name}"
+            )
+        if not basis.is_pixels:
+            common = basis
+    return common
 
 
 def _levels(

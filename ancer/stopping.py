@@ -202,7 +202,7 @@ class Grid:
         """Of the thousand multiples of a step."""
         if not 0 < step < np.inf:
             raise ValueError(f"the step of a grid must be > 0, found {step}")
-        return cls([k * step for k in range(1000)])
+        return cls((np.arange(1000) * step).tolist())
 
     def __call__(self, running: Running) -> np.ndarray:
         now = running.theta_min * np.maximum(running.gap, 0)
@@ -262,7 +262,9 @@ class Tally:
         step = np.zeros_like(self.drawn)
         step[self.active] = self.plan.next(drawn) - drawn
         more = self._stream.counts(step.tolist())
-        self._counts = more if self._counts is None else self._counts + more
+        if self._counts is not None:
+            more = self._counts + more
+        self._counts = more
         self.drawn = self.drawn + step
 
     def stop(self, where: np.ndarray) -> None:

@@ -67,8 +67,9 @@ class Certificate:
     @property
     def rival(self) -> int:
         """Votes for the runner-up, the most of any other class."""
-        others = (votes for label, votes in self.votes.items() if label != self.chosen)
-        return max(others, default=0)
+        others = dict(self.votes)
+        others.pop(self.chosen, None)
+        return max(others.values(), default=0)
 
     @property
     def arithmetic(self) -> str:
@@ -120,12 +121,12 @@ class Certificate:
     @property
     def radius(self) -> float:
         """Radius of the largest lp ball in the region; 0 when abstaining."""
-        return self.region.radius if self.region else 0.0
+        return self._size("radius")
 
     @property
     def proxy_radius(self) -> float:
         """Radius of the lp ball that has the region's volume; 0 when abstaining."""
-        return self.region.proxy_radius if self.region else 0.0
+        return self._size("proxy_radius")
 
     @property
     def in_box_proxy_radius(self) -> float:
@@ -133,12 +134,16 @@ class Certificate:
 
         NaN where it is not computed (see `Region.in_box_log_volume`).
         """
-        return self.region.in_box_proxy_radius if self.region else 0.0
+        return self._size("in_box_proxy_radius")
 
     @property
     def log_volume(self) -> float:
         """Natural logarithm of the region's volume; -inf when abstaining."""
-        return self.region.log_volume if self.region else float("-inf")
+        return self._size("log_volume", nothing=-math.inf)
+
+    def _size(self, name: str, nothing: float = 0.0) -> float:
+        """A size of the region; `nothing` where there is none."""
+        return getattr(self.region, name) if self.region else nothing
 
     def plot(self) -> "Figure":
         """The image, and theta of each pixel beside it (mean over channels), on a log scale.

@@ -113,10 +113,9 @@ class Certificates(Sequence[Certificate]):
         frame = self.to_frame(labels)
         if labels is not None:
             return pd.Series({"images": len(self), **measures.summary(frame)})
-        means = {f"mean {name}": frame[name].mean() for name in measures.MEANS.values()}
-        return pd.Series(
-            {"images": len(self), "abstained": (frame["prediction"] == ABSTAIN).mean(), **means}
-        )
+        abstained = (frame["prediction"] == ABSTAIN).mean()
+        means = frame[list(measures.MEANS.values())].mean().add_prefix("mean ")
+        return pd.Series({"images": len(self), "abstained": abstained, **means})
 
     def plot(
         self, labels: Labels, *, by: str = "radius", ax: "Axes | None" = None, **line: Any
@@ -132,7 +131,7 @@ class Certificates(Sequence[Certificate]):
 
         if by not in measures.MEANS.values():
             raise ValueError(f"by must be one of {[*measures.MEANS.values()]}, found {by!r}")
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = ax or plt.subplots()[1]
         frame = self.to_frame(labels)
         ends = np.unique([0.0, *frame[by]])
         shares = measures.certified_accuracy(frame, ends, by=by)

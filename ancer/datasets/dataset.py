@@ -95,18 +95,24 @@ class Dataset:
         """The images' digests by their numbers."""
         return dict(zip(self.indices, self.digests, strict=True))
 
+    @property
+    def position_of(self) -> dict[int, int]:
+        """The images' positions by their numbers."""
+        return dict(zip(self.indices, range(len(self)), strict=True))
+
     def take(self, numbers: Sequence[int]) -> "Dataset":
         """The part with these image numbers, in their order.
 
         Raises ValueError for one that is not among `index`.
         """
-        position = dict(zip(self.indices, range(len(self)), strict=True))
+        position_of = self.position_of
+        at = []
         for number in numbers:
-            if number not in position:
+            if number not in position_of:
                 raise ValueError(
                     f"image {number} of {self.name} is not among the {len(self)} that were loaded"
                 )
-        at = [position[number] for number in numbers]
+            at.append(position_of[number])
         return replace(self, images=self.images[at], labels=self.labels[at], index=self.index[at])
 
 
@@ -137,7 +143,7 @@ class Split:
             raise ValueError(
                 f"{name} has {len(missing)} classes that `classes` lacks: add {', '.join(missing)}"
             )
-        position = torch.tensor([classes.index(each) for each in self.classes])
+        position = torch.tensor(list(map(classes.index, self.classes)))
         return replace(self, labels=position[self.labels], classes=list(classes))
 
     def choose(self, name: str, chosen: Tensor) -> Dataset:

@@ -55,13 +55,14 @@ def path_and_size(name: str) -> tuple[str, int | None]:
 def image_files(path: Path, split: str, decoder: Decoder) -> Split:
     """A split of the images below a folder or in an archive; see `loading.load`."""
     is_archive = path.name.endswith(ARCHIVES)
-    tree = (_archive if is_archive else _folder)(path, split, decoder.limits)
+    tree_of = _archive if is_archive else _folder
+    tree = tree_of(path, split, decoder.limits)
     classes = sorted(set().union(*tree.classes.values()))
     images, index = _numbered(_images(tree, classes))
-    labels = torch.tensor([label for _, label in images])
+    files, labels = zip(*images, strict=True)
 
     def read(chosen: Tensor) -> Tensor:
-        names = [images[k][0] for k in chosen.tolist()]
+        names = [files[k] for k in chosen.tolist()]
 
         def decoded() -> Iterator[tuple[Path, Tensor]]:
             for name, content in zip(names, tree.contents(names), strict=True):
@@ -69,7 +70,7 @@ def image_files(path: Path, split: str, decoder: Decoder) -> Split:
 
         return decoder.stacked(str(path), decoded())
 
-    return Split(labels, index, classes, 1 / 255, read, decoder.convert)
+    return Split(torch.tensor(labels), index, classes, 1 / 255, read, decoder.convert)
 
 
 def is_hidden(name: str) -> bool:
@@ -120,8 +121,8 @@ def _numbered(images: Sequence[Image]) -> tuple[Sequence[Image], Tensor]:
             by_number[int(stem)] = (file, label)
     if len(by_number) != len(images):
         return images, torch.arange(len(images))
-    numbers = sorted(by_number)
-    return [by_number[number] for number in numbers], torch.tensor(numbers)
+    in_order = dict(sorted(by_number.items()))
+    return list(in_order.values()), torch.tensor(list(in_order))
 
 
 def _folder(path: Path, split: str, limits: Limits) -> Tree:
@@ -168,21 +169,24 @@ def _archive(path: Path, split: str, limits: Limits) -> Tree:
         if parts and not any(map(is_hidden, parts)):
             entries[parts] = entry
     below = _below_top(path, entries)
-    folders = _parts({parts[0] for parts in below if _is_folder(parts, 1, below)}, path, split)
+    tops = {parts[0] for parts in below if _is_folder(parts, 1, below)}
+    folders = _parts(tops, path, split)
     classes: dict[str, set[str]] = {folder: set() for folder in folders.values()}
     files = {}
+    by_name = {}
     for parts, entry in below.items():
+        by_name[entry.name] = entry
         if _is_folder(parts, 2, below) and parts[0] in classes:
             classes[parts[0]].add(parts[1])
-        if parts[:1] == (folders[split],) and len(parts) > 1 and not entry.is_folder:
+        in_split = parts[:1] == (folders[split],)
+        if in_split and len(parts) > 1 and not entry.is_folder:
             files[entry.name] = parts[1:]
-    by_name = {entry.name: entry for entry in below.values()}
 
     def head(file: str) -> bytes:
         return by_name[file].head
 
     def contents(files: Sequence[str]) -> Iterable[bytes]:
-        return kind.contents(path, [by_name[file] for file in files], limits)
+        return kind.contents(path, list(map(by_name.__getitem__, files)), limits)
 
     return Tree(path, folders[split], classes, files, head, contents)
 

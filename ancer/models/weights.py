@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ancer._files import HEADER, sha256_of
+from ancer._files import HEADER, sha256_of, tensors_of
 from ancer.models.networks import Normalized, Statistics, build, with_provenance
 from ancer.models.tensors import compare, holds_tensors, read_pickled
 
@@ -136,7 +136,7 @@ def _statistics(normalize: Mapping[str, Sequence[float]]) -> tuple[Statistics, S
 def _tensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
     """The tensors of a file by their names there, and the entry that holds them."""
     content = _content(path)
-    found = list(_entries(content))
+    found = dict(_entries(content))
     if not found:
         there = "no dictionary"
         if isinstance(content, dict):
@@ -145,10 +145,10 @@ def _tensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
             f"{path} is {there}: expected tensors by name, or a dictionary of those in an entry "
             f"{', '.join(ENTRIES)}"
         )
-    entry, tensors = found[0]
-    if len(found) > 1:
-        LOG.info("%s: took entry %r, left %s", path, entry, [name for name, _ in found[1:]])
-    return entry or None, tensors
+    entry, *others = found
+    if others:
+        LOG.info("%s: took entry %r, left %s", path, entry, others)
+    return entry or None, found[entry]
 
 
 def _content(path: Path) -> Any:
@@ -158,7 +158,7 @@ def _content(path: Path) -> Any:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = tensors_of(file)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is no safetensors file, or is truncated ({error}): get it again"

@@ -17,7 +17,7 @@ from ancer.optimization._common import (
     in_groups,
 )
 from ancer.optimization._scale import gaps_of, leading_class, radii_by_scale
-from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
+from ancer.perturbations.shares import Perturbation, Toward, energy_shares, perturbations_of
 from ancer.queries import Queries
 from ancer.regions.in_box import log_volume_in_box, weights
 
@@ -101,7 +101,7 @@ def optimize_anisotropic(
     check_schedule(iterations, draws, step)
     _check(kappa, temperature, enlarge, growth, tolerance, window, search_draws)
     perturbations = perturbations_of(toward or {})
-    part = checked_mix(mix) if perturbations else 0.0
+    part = part_of_reach(mix, perturbations)
     if window > 1 and not noise.basis.is_pixels:
         raise ValueError(f"window must be 1 in basis {noise.basis.name}, found {window}")
     planned_gap = PlannedGap(noise, n, alpha)
@@ -123,13 +123,14 @@ def optimize_anisotropic(
             # the gradient of log gap where gap > 0.05; below, that of gap / 0.05, which is defined
             # where the gap is not positive too
             scale = gap.detach().clamp(min=LEAST_GAP)
+            flat = log_theta.flatten(1)
             with torch.no_grad():
-                axes = queries.per_image(scale) * log_theta.exp()
-                weight, tilts = _weights(queries, axes.flatten(1), tilts)
-            size = (weight * log_theta.flatten(1)).mean(dim=1)
+                axes = scale[:, None] * flat.exp()
+                weight, tilts = _weights(queries, axes, tilts)
+            size = (weight * flat).mean(dim=1)
             worth = weight.mean(dim=1)
             if part:
-                size = (1 - part) * size + part * log_reach(shares, log_theta.flatten(1))
+                size = (1 - part) * size + part * log_reach(shares, flat)
                 worth = (1 - part) * worth + part
             objective = size + (worth + kappa) * gap / scale
             (gradient,) = torch.autograd.grad(objective.sum(), log_theta)
@@ -162,11 +163,11 @@ def log_reach(shares: Tensor, log_theta: Tensor) -> Tensor:
     return -(shares * (-2 * log_theta).exp()).sum(dim=1).clamp(min=1e-300).log() / 2
 
 
-def checked_mix(mix: float) -> float:
-    """mix; ValueError unless it lies in [0, 1]."""
+def part_of_reach(mix: float, perturbations: Sequence[Perturbation]) -> float:
+    """mix, or 0 without perturbations; ValueError unless it lies in [0, 1]."""
     if not 0 <= mix <= 1:
         raise ValueError(f"mix must lie in [0, 1], found {mix}")
-    return mix
+    return mix if perturbations else 0.0
 
 
 def _weights(queries: Queries, axes: Tensor, tilts: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -14,7 +14,7 @@ from ancer.optimization._common import (
     common_start,
     with_gradients,
 )
-from ancer.optimization.anisotropic import LEAST_GAP, checked_mix, log_reach
+from ancer.optimization.anisotropic import LEAST_GAP, log_reach, part_of_reach
 from ancer.perturbations.shares import Toward, energy_shares, perturbations_of
 from ancer.smoothing import SmoothedClassifier
 
@@ -70,7 +70,7 @@ def optimize_dataset(
     """
     check_schedule(epochs, draws, step)
     perturbations = perturbations_of(toward or {})
-    part = checked_mix(mix) if perturbations else 0.0
+    part = part_of_reach(mix, perturbations)
     planned_gap = PlannedGap(noise, n, alpha)
     start = common_start(noise, x)
     smoothed = SmoothedClassifier(model, noise.with_theta(start))
@@ -109,8 +109,9 @@ def optimize_dataset(
             gap = planned_gap(probabilities(log_theta.exp().expand_as(some.x)), classes)
             scale = gap.detach().clamp(min=LEAST_GAP)
             flat = log_theta.flatten(1)
-            reach = log_reach(shares, flat).mean() if part else 0.0
-            volume = (1 - part) * flat.mean() + part * reach
+            volume = (1 - part) * flat.mean()
+            if part:
+                volume = volume + part * log_reach(shares, flat).mean()
             objective = volume + (1 + kappa) * (gap / scale).mean()
             (gradient,) = torch.autograd.grad(objective, log_theta)
             log_theta.grad = -gradient

@@ -38,7 +38,7 @@ class Lookup:
         self.b = b
         self.tau = 1e-12 + 2 * gamma(len(x) + 16)
         self.inflation = 1 + 4 * self.tau
-        self.bounds = [self._bounds(file) for file in files]
+        self.bounds = list(map(self._bounds, files))
 
     def inflated(self, file: RecordFile, rows: Any) -> tuple[Tensor, Tensor]:
         """Centers less x and inflated axes of some regions."""

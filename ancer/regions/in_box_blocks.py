@@ -36,18 +36,20 @@ def log_volume_in_blocks(center: Tensor, axes: Tensor, matrices: Tensor) -> floa
     half = a[:, :, None] * matrices.numpy()  # its rows span the region
     covariance = half.transpose(0, 2, 1) @ half
     # the pixel that varies most first: the box binds it most, and later ones follow it
-    pairs = [dpstrf(block, lower=1)[:2] for block in covariance]
-    factors = np.stack([np.tril(factor) for factor, _ in pairs])
-    x = np.stack([row[order - 1] for row, (_, order) in zip(x, pairs, strict=True)])
-    uniform = torch.rand(
-        DRAWS, x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ).numpy()
+    factors = np.zeros_like(covariance)
+    ordered = np.zeros_like(x)
+    for k, block in enumerate(covariance):
+        factor, order, _, _ = dpstrf(block, lower=1)
+        factors[k] = np.tril(factor)
+        ordered[k] = x[k, order - 1]
+    stream = torch.Generator().manual_seed(0)
+    uniform = torch.rand(DRAWS, x.shape[1], generator=stream, dtype=torch.float64).numpy()
     whole = log_unit_volume(n, 2) + np.log(a).sum()
 
     def cumulant(log_s: float) -> float:
         """K(s)."""
         scale = 1 / math.sqrt(2 * math.exp(log_s))
-        masses = _log_masses(x, factors * scale, uniform)
+        masses = _log_masses(ordered, factors * scale, uniform)
         return n / 2 * (math.log(math.pi) - log_s) + np.log(a).sum() + masses.sum()
 
     # 1. the tilt s with -K'(s) = 1, where K(s) + s is least
@@ -59,7 +61,9 @@ def log_volume_in_blocks(center: Tensor, axes: Tensor, matrices: Tensor) -> floa
     )
     s = math.exp(found.x)
     # 2. s^2 K''(s), of its differences in ln s: with t = ln s, K_tt = s^2 K'' + s K' there
-    second = (cumulant(found.x + STEP) - 2 * cumulant(found.x) + cumulant(found.x - STEP)) / STEP**2
+    before = cumulant(found.x - STEP)
+    after = cumulant(found.x + STEP)
+    second = (after - 2 * cumulant(found.x) + before) / STEP**2
     spread = math.sqrt(max(second + s, 0.0))
     tail = spread**2 / 2 + float(log_ndtr(-spread))
     return float(min(found.fun + tail, whole, 0.0))
@@ -71,16 +75,20 @@ def _log_masses(x: np.ndarray, factors: np.ndarray, uniform: np.ndarray) -> np.n
     drawn = np.zeros((blocks, len(uniform), d))
     total = np.zeros((blocks, len(uniform)))
     for i in range(d):
-        # the bounds of the i-th standard normal, given those before it
+        # 1. the bounds of the i-th standard normal, given those before it
+        spread = factors[:, i, i, None]
         at = x[:, i, None] + np.einsum("bj,buj->bu", factors[:, i, :i], drawn[:, :, :i])
-        low = -at / factors[:, i, i, None]
-        high = (1 - at) / factors[:, i, i, None]
-        # on the side where both are in the lower tail
+        low = -at / spread
+        high = (1 - at) / spread
+        # 2. the mass between them, on the side where both are in the lower tail
         flip = low > 0
-        first, second = np.where(flip, -high, low), np.where(flip, -low, high)
-        log_first, log_second = log_ndtr(first), log_ndtr(second)
-        mass = log_second + np.log1p(-np.exp(np.minimum(log_first - log_second, -1e-16)))
+        log_first = log_ndtr(np.where(flip, -high, low))
+        log_second = log_ndtr(np.where(flip, -low, high))
+        ratio = np.exp(np.minimum(log_first - log_second, -1e-16))
+        mass = log_second + np.log1p(-ratio)
         total += mass
-        z = ndtri_exp(np.minimum(np.logaddexp(log_first, np.log(uniform[:, i]) + mass), -1e-300))
+        # 3. a draw between them
+        log_u = np.logaddexp(log_first, np.log(uniform[:, i]) + mass)
+        z = ndtri_exp(np.minimum(log_u, -1e-300))
         drawn[:, :, i] = np.where(flip, -z, z).clip(low, high)
     return np.logaddexp.reduce(total, axis=1) - math.log(len(uniform))

@@ -219,13 +219,14 @@ class Experiment(Subject):
         """
         _ = self.theta_provenance
         wanted = set(data.indices)
-        needed = {method.name for method in [*self.certified_methods, *self.chosen_methods]}
-        for method in self.certified_methods:
+        needed = {*self.certified_methods, *self.chosen_methods}
+        for method in self.certified_methods.values():
             needed |= set(method.best_of or ())
-        runs = [
-            name for name in self.methods if name in needed and wanted <= set(self.images_of(name))
-        ]
-        names = [method.name for method in self.chosen_methods if method.name in runs]
+        runs = []
+        for name in self.methods:
+            if name in needed and wanted <= set(self.images_of(name)):
+                runs.append(name)
+        names = [name for name in self.chosen_methods if name in runs]
         chosen = read_theta(self.file("theta"), data.digest_of, names)
         found = {}
         for name in runs:

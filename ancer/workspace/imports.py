@@ -62,7 +62,8 @@ def imports(source: str, packages: Iterable[str] = ("ancer",), *, package: str =
     found: set[str] = set()
     for node in _nodes(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            for alias in node.names:
+                found.add(alias.name)
         elif isinstance(node, ast.ImportFrom):
             relative = "." * node.level + (node.module or "")
             module = importlib.util.resolve_name(relative, package)

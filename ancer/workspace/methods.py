@@ -1,7 +1,7 @@
 """The methods of params.yaml: how each chooses theta, from what start, and how it is shown."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +65,12 @@ class Method:
         assert self.theta is not None
         theta = self.theta(classifier, x, law, seed=seed, indices=indices, **self.options)
         problem = None
-        shapes = [(len(x),), x.shape] if self.fit is None else [(1, *x.shape[1:])]
+        shapes = [(1, *x.shape[1:])]
+        if self.fit is None:
+            shapes = [(len(x),), tuple(x.shape)]
         if not isinstance(theta, Tensor) or theta.shape not in shapes:
             shape = tuple(theta.shape) if isinstance(theta, Tensor) else type(theta).__name__
-            problem = f"found {shape}, expected {' or '.join(str(tuple(s)) for s in shapes)}"
+            problem = f"found {shape}, expected {' or '.join(map(str, shapes))}"
         elif not (torch.isfinite(theta) & (theta > 0)).all():
             problem = "found scales that are not > 0 and finite"
         if problem is not None:
@@ -96,55 +98,52 @@ class Methods(Mapping[str, Method]):
 
     def by_label(self, label: str) -> Method:
         """The one that tables and figures call so."""
-        for method in self._methods.values():
-            if method.label == label:
-                return method
-        labels = [method.label for method in self._methods.values()]
-        raise KeyError(f"no method is called {label!r}: {closest(label, labels)}")
+        labels = {method.label: method for method in self._methods.values()}
+        if label not in labels:
+            raise KeyError(f"no method is called {label!r}: {closest(label, labels)}")
+        return labels[label]
 
     def basis(self, name: str) -> str:
         """Name of the basis of a method's certificates; of several, the one that is not pixels."""
-        method = self[name]
-        bases = [self[member].basis for member in method.best_of or ()]
-        return next((basis for basis in bases if basis != PIXELS.name), method.basis)
+        for member in self[name].best_of or ():
+            if self[member].basis != PIXELS.name:
+                return self[member].basis
+        return self[name].basis
 
-    def chosen(self, names: Sequence[str] | None = None) -> list[Method]:
-        """Those whose theta is chosen by a function, each after its start; for some, or for all."""
-        ordered: list[Method] = []
-        for name in self if names is None else names:
-            for needed in self.chain(name):
-                if needed not in ordered:
-                    ordered.append(needed)
-        return ordered
+    def chosen(self, names: Iterable[str]) -> dict[str, Method]:
+        """Those whose theta some methods need and a function chooses, each after its start."""
+        found: dict[str, Method] = {}
+        for name in names:
+            found |= self.chain(name)
+        return found
 
-    def chain(self, name: str) -> list[Method]:
+    def chain(self, name: str) -> dict[str, Method]:
         """The methods whose theta a method needs, itself last, that a function chooses."""
         method = self[name]
-        needed: list[Method] = []
+        needed: dict[str, Method] = {}
         for member in method.best_of or ():
-            needed += self.chain(member)
+            needed |= self.chain(member)
         if method.theta is not None and method.start is not None:
-            needed += [*self.chain(method.start), method]
+            needed |= self.chain(method.start)
+            needed[name] = method
         return needed
 
     def images(self, name: str, total: int) -> int:
         """How many of so many images a method runs on: no more than those that it needs do."""
-        limits = [method.images for method in self.chain(name) if method.images is not None]
-        return min([total, *limits])
+        for method in self.chain(name).values():
+            total = min(total, method.images or total)
+        return total
 
     def noises(
         self, names: Sequence[str], model: nn.Module | Classifier, x: Tensor, law: Noise, seed: int
     ) -> dict[str, Noise]:
         """The noise of some methods round x, by their functions' own defaults, from `law`."""
         found: dict[str, Noise] = {}
-        for name in names:
-            for method in self.chain(name):
-                if method.name not in found:
-                    assert method.theta is not None
-                    start = found.get(str(method.start), law)
-                    found[method.name] = start.with_theta(method.theta(model, x, start, seed=seed))
-            found.setdefault(name, law)
-        return {name: found[name] for name in names}
+        for name, method in self.chosen(names).items():
+            assert method.theta is not None
+            start = found.get(str(method.start), law)
+            found[name] = start.with_theta(method.theta(model, x, start, seed=seed))
+        return {name: found.get(name, law) for name in names}
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]], where: str) -> "Methods":
         """The same with other options of some.

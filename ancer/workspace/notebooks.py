@@ -141,9 +141,12 @@ def check_injected() -> None:
 
     papermill puts what it is given in a cell of its own behind the notebook's cell of parameters.
     """
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    cells = shell.user_ns.get("In", []) if shell is not None else []
-    for before, cell in pairwise(cells):
+    if "IPython" not in sys.modules:
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is None:
+        return
+    for before, cell in pairwise(shell.user_ns.get("In", [])):
         if cell.startswith("# Parameters\n"):
             known = _assigned(before)
             for name in _assigned(cell):
@@ -157,6 +160,7 @@ def _assigned(cell: str) -> list[str]:
     """The names that a cell assigns."""
     found = []
     for node in ast.parse(cell).body:
-        if isinstance(node, ast.Assign):
-            found += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        for target in getattr(node, "targets", ()):
+            if isinstance(node, ast.Assign) and isinstance(target, ast.Name):
+                found.append(target.id)
     return found

@@ -1,7 +1,8 @@
 """What an experiment is about, as params.yaml has it: its network, noise, methods and images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ancer.bases.basis import Basis
@@ -83,28 +84,33 @@ class Subject:
         return self.profile.methods.with_options(self.section.method_options, where)
 
     @cached_property
-    def certified_methods(self) -> list[Method]:
-        """Those that it certifies."""
-        if self.section.methods:
-            return [self.methods[name] for name in self.section.methods]
-        names = self.parameters.certify.methods or list(self.methods)
-        noise = self.section.noise
-        return [self.methods[name] for name in names if suits(self.methods, name, noise)]
+    def certified_methods(self) -> dict[str, Method]:
+        """Those that it certifies, by name."""
+        names: Iterable[str] | None = self.section.methods
+        if not names:
+            suited = partial(suits, self.methods, noise=self.section.noise)
+            names = filter(suited, self.parameters.certify.methods or self.methods)
+        return {name: self.methods[name] for name in names}
 
     @property
     def classes(self) -> dict[str, str]:
         """Whose probabilities each method's certificates bound: one, or two."""
         planned = self.parameters.certify.classes
-        return {method.name: method.classes or planned for method in self.certified_methods}
+        methods = self.certified_methods.items()
+        return {name: method.classes or planned for name, method in methods}
 
     @cached_property
-    def chosen_methods(self) -> list[Method]:
+    def chosen_methods(self) -> dict[str, Method]:
         """Those whose theta its certificates need and a function chooses, each after its start."""
-        return self.methods.chosen([method.name for method in self.certified_methods])
+        return self.methods.chosen(self.certified_methods)
 
     def basis(self, method: str) -> Basis:
         """The basis of a method's certificates, for its images."""
         return self.basis_named(self.methods.basis(method))
+
+    def bases(self, methods: Iterable[str]) -> dict[str, Basis]:
+        """The bases of some methods."""
+        return {method: self.basis(method) for method in methods}
 
     def basis_named(self, name: str) -> Basis:
         """The basis of a name for its images; `pca` is fitted to the first training images."""

@@ -118,10 +118,10 @@ def _device() -> torch.device:
     """The GPU of this process: of several, those of a local cluster (0, 1, ...) take one each."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    worker = _worker()
-    name = worker.name if worker is not None else 0
-    index = name % torch.cuda.device_count() if isinstance(name, int) else 0
-    return torch.device("cuda", index)
+    name = getattr(_worker(), "name", 0)
+    if not isinstance(name, int):
+        name = 0
+    return torch.device("cuda", name % torch.cuda.device_count())
 
 
 def _where() -> str:

@@ -283,7 +283,8 @@ def change(monkeypatch):
 
 def keys_of_code():
     """The hashes of code in the keys under which results are kept."""
-    theta = [method.theta for method in Profile.open(ROOT).methods.chosen()]
+    methods = Profile.open(ROOT).methods
+    theta = [method.theta for method in methods.chosen(methods).values()]
     return {
         "train": imports.code_of(train, build),
         "optimize": [imports.code_of(function) for function in theta],
@@ -438,7 +439,8 @@ def test_a_label_changes_no_key(tmp_path):
         e = Experiment.open(NAME, profile=write_parameters(folder, values))
         e.file("theta").parent.mkdir(parents=True)
         e.file("theta").write_text("")
-        methods = [optimize_stage._description(method) for method in e.methods.chosen()]
+        chosen = e.methods.chosen(e.methods).values()
+        methods = list(map(optimize_stage._description, chosen))
         keys.append((keys_of_code(), methods, certify_stage._provenance(e, run)))
     assert keys[0] == keys[1]
     assert len(keys[0][1]) == 6

@@ -58,10 +58,6 @@ def theta(name):
 # --- order
 
 
-def names(methods):
-    return [method.name for method in methods]
-
-
 def test_the_default_methods():
     methods = Profile.open(ROOT).methods
     paper = ["isotropic-paper", "anisotropic-paper"]
@@ -69,13 +65,13 @@ def test_the_default_methods():
     assert list(methods) == ["fixed", *ours, "one-theta", "best", *paper]
     assert methods["isotropic"].theta is optimize_isotropic
     assert methods["anisotropic"].theta is optimize_anisotropic
-    assert names(methods.chosen()) == [*ours, "one-theta", *paper]
-    assert names(methods.chosen(["best"])) == ["isotropic", "anisotropic"]
-    assert names(methods.chain(paper[1])) == paper
-    assert names(methods.chain("fixed")) == []
-    assert names(methods.chain("isotropic")) == ["isotropic"]
-    assert names(methods.chain("anisotropic")) == ["isotropic", "anisotropic"]
-    assert set(names(methods.chain("best"))) == {"isotropic", "anisotropic"}
+    assert list(methods.chosen(methods)) == [*ours, "one-theta", *paper]
+    assert list(methods.chosen(["best"])) == ["isotropic", "anisotropic"]
+    assert list(methods.chain(paper[1])) == paper
+    assert list(methods.chain("fixed")) == []
+    assert list(methods.chain("isotropic")) == ["isotropic"]
+    assert list(methods.chain("anisotropic")) == ["isotropic", "anisotropic"]
+    assert set(list(methods.chain("best"))) == {"isotropic", "anisotropic"}
     depends = [name for name, method in methods.items() if method.depends_on_image]
     assert depends == [*ours, "best", *paper]
 
@@ -93,13 +89,13 @@ def test_each_is_chosen_once_and_after_its_start_whatever_their_order(tmp_path):
         },
     )
     assert list(methods) == ["mix", "c", "d", "a", "fixed", "b"]
-    chosen = names(methods.chosen())
+    chosen = list(methods.chosen(methods))
     assert sorted(chosen) == ["a", "b", "c", "d"]
     for name in chosen:
         start = methods[name].start
         assert start == "fixed" or chosen.index(start) < chosen.index(name)
-    assert names(methods.chain("c")) == ["a", "b", "c"]
-    assert set(names(methods.chain("mix"))) == {"a", "b", "c", "d"}
+    assert list(methods.chain("c")) == ["a", "b", "c"]
+    assert set(list(methods.chain("mix"))) == {"a", "b", "c", "d"}
 
 
 # --- labels and looks

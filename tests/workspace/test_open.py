@@ -268,7 +268,7 @@ def test_what_is_given_takes_the_place_of_the_files_and_writes_elsewhere():
     section = e.parameters.certify
     assert (section.n, section.alpha, section.exact) == (1000, 0.01, False)
     assert (e.section.sigma, e.law.theta.item(), e.parameters.seed) == (0.5, 0.5, 3)
-    assert [m.name for m in e.certified_methods] == ["fixed"] and e.lattice is None
+    assert list(e.certified_methods) == ["fixed"] and e.lattice is None
     assert [type(rule).__name__ for rule in rules_of(section.stop)] == ["Improvement", "Hopeless"]
     assert e.profile.output.parent == ROOT / ".build/trial"
     assert re.fullmatch("[A-Za-z0-9.,=_-]+", e.profile.output.name)

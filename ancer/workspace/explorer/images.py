@@ -127,7 +127,7 @@ class Explorer(widgets.VBox):
         self._study = Study(self.experiment.value, profile=self._profile)
         families = self._study.families.items()
         ways = [(family.heading, name) for name, family in families]
-        self.direction.options = [*((kind, kind) for kind in DIRECTIONS), *ways]
+        self.direction.options = [*zip(DIRECTIONS, DIRECTIONS, strict=True), *ways]
         last = len(self._study.data) - 1
         self.other.max = last
         self.image.value = min(self.image.value, last)
@@ -145,9 +145,12 @@ class Explorer(widgets.VBox):
             images = images.sort_values("proxy_radius", ascending=False, kind="stable")
         found = []
         for k, line in images.iterrows():
-            mark = "wrong" if line["wrong"] else "abstains" if line["abstains"] else ""
-            said = f", {mark}" if mark else f", proxy radius {line['proxy_radius']:.3f}"
-            title = f"image {data.indices[k]}: {data.classes[int(data.labels[k])]}{said}"
+            mark = ""
+            said = f"proxy radius {line['proxy_radius']:.3f}"
+            for word in ("abstains", "wrong"):
+                if line[word]:
+                    mark = said = word
+            title = f"image {data.indices[k]}: {data.classes[int(data.labels[k])]}, {said}"
             found.append(thumbnail(k, title, mark, data.images[k]))
         self.image.thumbnails = found
 
@@ -207,7 +210,7 @@ class Explorer(widgets.VBox):
 
 def _range(seen: Look) -> tuple[float, float, float]:
     """The ends of the scale on which theta and semi-axes of all methods are shown; the largest."""
-    shown = [theta.flatten() for theta in seen.theta.values()]
+    shown = list(map(torch.flatten, seen.theta.values()))
     for region in seen.regions.values():
         if region is not None:
             shown.append(region.axes.flatten())

@@ -45,17 +45,16 @@ class Study:
         Columns wrong, abstains, and proxy_radius.
         """
         rows = self.rows.loc[method]
-        position = {index: k for k, index in enumerate(self.data.indices)}
         abstains = rows["prediction"] == ABSTAIN
         wrong = ~abstains & (rows["prediction"] != rows["label"])
-        found = rows.assign(wrong=wrong, abstains=abstains).rename(index=position)
+        found = rows.assign(wrong=wrong, abstains=abstains).rename(index=self.data.position_of)
         return found[["wrong", "abstains", "proxy_radius"]]
 
     def look(self, k: int) -> "Look":
         """The k-th of the images, by the methods that ran on it."""
         one = self.data.take([self.data.indices[k]])
         theta = self.experiment.theta(one, self.experiment.lattice)
-        bases = {name: self.experiment.basis(name) for name in self.methods}
+        bases = self.experiment.bases(self.methods)
         rows = {}
         for name in self.methods:
             if (name, one.indices[0]) in self.rows.index:

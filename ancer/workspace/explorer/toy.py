@@ -12,6 +12,7 @@ from ancer.regions.answer import Answer
 from ancer.workspace.explorer.moons import Moons
 from ancer.workspace.explorer.widgets import Plane, Turns, error_box, grid, shape, swatch
 from ancer.workspace.figures.plane import MOONS
+from ancer.workspace.store.columns import sizes
 
 TITLES = {2: "l2, Gaussian noise", 1: "l1, uniform noise"}
 HEADS = ("norm", "method", "class", "p_a_lower", "radius", "proxy radius", "answer")
@@ -110,15 +111,15 @@ class Toy(widgets.VBox):
                     "",
                 ]
             )
-        region = answer.region
+        size = sizes(answer.region)
         lines.append(
             [
                 f"l{norm}",
                 swatch(methods[self._moons.last]),
                 CLASSES.get(answer.prediction, "abstains"),
                 "",
-                f"{region.radius if region else 0.0:.3f}",
-                f"{region.proxy_radius if region else 0.0:.3f}",
+                f"{size['radius']:.3f}",
+                f"{size['proxy_radius']:.3f}",
                 f"with memory: {answer.event}, {answer.conflicts} conflicts",
             ]
         )

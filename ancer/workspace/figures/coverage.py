@@ -14,6 +14,7 @@ from ancer.workspace.figures.curves import label_of, legend, line_of
 from ancer.workspace.figures.style import bare, panels, picture, pictures, styled
 from ancer.workspace.methods import Methods
 from ancer.workspace.tables.certified import ALONE
+from ancer.workspace.tables.writing import present
 
 
 @styled
@@ -22,7 +23,7 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
 
     Dots: what the smoothed classifier was right on, in the colour of the method.
     """
-    shown = [name for name in FAMILIES if name in covered]
+    shown = present(covered, FAMILIES)
     figure, axes = panels(len(shown), 4, width=1.65, height=1.6, margin=0.2, sharey=True)
     alone = covered[covered["answer"] == ALONE]
     for ax, name in zip(axes, shown, strict=True):
@@ -33,10 +34,11 @@ def coverage_curves(covered: pd.DataFrame, observed: pd.DataFrame, methods: Meth
             accuracy = certified_accuracy(group, grid, by=name)
             label = label_of(method, group, alone)
             ax.plot(grid, accuracy, label=label, **line_of(method))
-            dots = observed[(observed["method"] == method_name) & (observed["family"] == name)]
+            dots = observed[observed["method"] == method_name]
+            dots = dots[dots["family"] == name]
             ax.plot(dots["severity"], dots["accuracy"], "o", color=method.color, markersize=3)
         ax.set(xscale="log", ylim=(0, 1.02), xlim=(grid[0], grid[-1]))
-        ax.set_xticks(family.shown, [f"{severity:g}" for severity in family.shown])
+        ax.set_xticks(family.shown, list(map("{:g}".format, family.shown)))
         ax.minorticks_off()
         ax.set_title(family.heading, fontsize=8)
         ax.tick_params(labelsize=7)

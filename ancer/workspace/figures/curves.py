@@ -28,8 +28,9 @@ def accuracy_curves(
     of these, in points, since the two curves are often one.
     """
     ends = _ends(experiments, rows, by)
-    bests = any(method.best_of for e in experiments.values() for method in e.methods.values())
-    figure, axes = _pairs(len(experiments)) if bests else _singles(len(experiments))
+    bests = any(map(_has_best, experiments.values()))
+    in_figure = _pairs if bests else _singles
+    figure, axes = in_figure(len(experiments))
     for (above, below), (name, experiment) in zip(axes, experiments.items(), strict=True):
         grid = np.linspace(0, ends[experiment.norm], POINTS)
         _titled(above, experiment)
@@ -43,6 +44,10 @@ def accuracy_curves(
             below.set_ylabel("best: points\nmore", fontsize=8)
     legend(figure, axes[0][0])
     return figure
+
+
+def _has_best(experiment: Experiment) -> bool:
+    return any(method.best_of for method in experiment.methods.values())
 
 
 def _singles(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
@@ -109,7 +114,7 @@ def _bounds(ax: Axes, methods: Methods, rows: pd.DataFrame) -> None:
     end = nines(rows["p_a_lower"].max()) + 0.1
     grid = 1 - 10.0 ** -np.linspace(0.1, end, 400)
     ticks = [p for p in (0.5, 0.9, 0.99, 0.999, 0.9999) if p < grid[-1]]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xticks(ticks, list(map("{:g}".format, ticks)))
     ax.minorticks_off()
     for name, group in rows.groupby("method", sort=False):
         method = methods[name]
@@ -136,10 +141,12 @@ def _ends(
     ends: dict[int, float] = {}
     for name, experiment in experiments.items():
         correct = rows[name].loc[rows[name]["correct"] == 1]
-        largest = correct.groupby("method")[by].max()
-        methods = experiment.methods
-        fixed = [largest[m] for m in largest.index if not methods[m].depends_on_image]
-        end = 1.02 * min(largest.max(), 5 * max(fixed, default=np.inf)) if len(largest) else 1.0
+        end = 1.0
+        if len(correct):
+            largest = correct.groupby("method")[by].max()
+            methods = experiment.methods
+            fixed = [largest[m] for m in largest.index if not methods[m].depends_on_image]
+            end = 1.02 * min(largest.max(), 5 * max(fixed, default=np.inf))
         ends[experiment.norm] = max(end, ends.get(experiment.norm, 0.0))
     return ends
 
@@ -149,10 +156,11 @@ def _beyond(ax: Axes, methods: Methods, rows: pd.DataFrame, grid: np.ndarray, by
     for name, group in rows.groupby("method", sort=False):
         of = methods[name].best_of
         if of:
-            other = rows[(rows["method"] == list(of)[-1]) & rows["idx"].isin(group["idx"])]
+            last = rows[rows["method"] == list(of)[-1]]
+            other = last[last["idx"].isin(group["idx"])]
             ours = certified_accuracy(group, grid, by=by)
-            more = 100 * (ours - certified_accuracy(other, grid, by=by))
-            ax.plot(grid, more, color=methods[name].color)
+            theirs = certified_accuracy(other, grid, by=by)
+            ax.plot(grid, 100 * (ours - theirs), color=methods[name].color)
     ax.axhline(0, color="black", linewidth=0.5)
     ax.grid(alpha=0.25, linewidth=0.5)
     ax.set(xlim=(0, grid[-1]))

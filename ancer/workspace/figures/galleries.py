@@ -76,7 +76,10 @@ def region_gallery(
 
     edges: of each, (H, W[, 3]); None where it abstains. titles: above each.
     """
-    certified = {k: edge for k, edge in enumerate(edges) if edge is not None}
+    certified = {}
+    for k, edge in enumerate(edges):
+        if edge is not None:
+            certified[k] = edge
     changes = {k: edge - images[k] for k, edge in certified.items()}
     largest = _largest(list(changes.values()))
     size = (0.82 * len(images) + 0.3, 2.9)
@@ -95,8 +98,10 @@ def region_gallery(
 
 def _largest(changes: Sequence[np.ndarray]) -> float:
     """Of nearly all pixels' changes, so that a few do not make all others grey."""
-    sizes = [np.abs(change).ravel() for change in changes]
-    return max(1e-6, float(np.quantile(np.concatenate(sizes), 0.995))) if sizes else 1.0
+    if not changes:
+        return 1.0
+    every = np.concatenate([np.abs(change).ravel() for change in changes])
+    return max(1e-6, float(np.quantile(every, 0.995)))
 
 
 def _on_grey(change: np.ndarray, largest: float) -> np.ndarray:

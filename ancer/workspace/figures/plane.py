@@ -91,13 +91,17 @@ def _same(one: Region, other: Region | None) -> bool:
 
 def _draw(ax: Axes, shown: Shown, center: np.ndarray, norm: int, *, bold: bool = False) -> None:
     prediction, region = shown
-    color = MOONS[prediction] if prediction >= 0 else "black"
+    color = "black"
+    mark = "x"
+    if prediction >= 0:
+        color = MOONS[prediction]
+        mark = "."
     if region is not None:
         shape = outline(center, region.axes.expand(2).numpy(), norm)
         face = mpl.colors.to_rgba(color, 0.08)
         shape.set(facecolor=face, edgecolor=color, linewidth=1.2 if bold else 0.4, fill=True)
         ax.add_patch(shape)
-    ax.plot(*center, "." if prediction >= 0 else "x", color=color, markersize=3)
+    ax.plot(*center, mark, color=color, markersize=3)
 
 
 def _dashed(ax: Axes, region: Region, color: str, center: np.ndarray, norm: int) -> None:

@@ -60,7 +60,8 @@ def _section(field: dict[str, Any]) -> tuple[str, dict] | None:
     if "anyOf" in field:  # a section, or nothing
         return next(filter(None, map(_section, field["anyOf"])), None)
     ways = [("", field), ("[]", field.get("items"))]
-    ways += [(".<name>", inner) for inner in field.get("patternProperties", {}).values()]
+    for inner in field.get("patternProperties", {}).values():
+        ways.append((".<name>", inner))
     ways.append((".<name>", field.get("additionalProperties")))
     for suffix, found in ways:
         if isinstance(found, dict) and ("$ref" in found or "oneOf" in found):

@@ -24,24 +24,27 @@ def headline(profile: Profile) -> dict[str, Any] | None:
     profile has no such two methods.
     """
     experiment = next(iter(profile.experiments.values()))
-    certified_methods = {method.name: method for method in experiment.certified_methods}
-    ours = certified_methods.get(profile.parameters.volumes.of)
-    plain = [m for m in certified_methods.values() if m.theta is None and m.best_of is None]
+    methods = experiment.certified_methods
+    ours = methods.get(profile.parameters.volumes.of)
+    plain = [m for m in methods.values() if m.theta is None and m.best_of is None]
     if ours is None or not plain:
         return None
     mine, its = _on_same_images(experiment.rows(), ours.name, plain[0].name)
-    numbers = [_number(mine, its, name, plain[0].label) for name in MEANS]
-    return {
-        "sentence": inline(_sentence(experiment, mine, its, ours.label, plain[0].label)),
-        "numbers": [number for number in numbers if number is not None],
-    }
+    numbers = []
+    for name in MEANS:
+        number = _number(mine, its, name, plain[0].label)
+        if number is not None:
+            numbers.append(number)
+    sentence = _sentence(experiment, mine, its, ours.label, plain[0].label)
+    return {"sentence": inline(sentence), "numbers": numbers}
 
 
-def _on_same_images(rows: pd.DataFrame, *methods: str) -> list[pd.DataFrame]:
-    """The rows of each method by image, of those that all of them certified."""
-    tables = [rows[rows["method"] == method].set_index("idx") for method in methods]
-    shared = set.intersection(*[set(table.index) for table in tables])
-    return [table[table.index.isin(shared)] for table in tables]
+def _on_same_images(rows: pd.DataFrame, ours: str, plain: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of both methods by image, of those that both certified."""
+    by_image = rows.set_index("idx")
+    mine = by_image[by_image["method"] == ours]
+    its = by_image[by_image["method"] == plain]
+    return mine[mine.index.isin(its.index)], its[its.index.isin(mine.index)]
 
 
 def _number(mine: pd.DataFrame, its: pd.DataFrame, name: str, plain: str) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
+
+from ancer.workspace.tables.writing import present
 
 TEMPLATES = Environment(
     loader=PackageLoader("ancer.workspace.report"),
@@ -113,22 +116,25 @@ def without_constants(
     said = []
     for k, (name, _) in enumerate(columns):
         texts = {str(line[k][0]) for line in lines}
-        if name in names and len(texts) == 1:
+        constant = name in names and len(texts) == 1
+        if constant:
             said.append(f"{name}: {texts.pop()}")
-        else:
-            kept.append(k)
-    shorter = [[line[k] for k in kept] for line in lines]
-    return [columns[k] for k in kept], shorter, ", ".join(said)
+        kept.append(not constant)
+    shorter = [list(compress(line, kept)) for line in lines]
+    return list(compress(columns, kept)), shorter, ", ".join(said)
 
 
 def texts_of(lines: Iterable[Line]) -> set[tuple]:
     """What the lines of a table say."""
-    return {tuple(text for text, _, _ in line) for line in lines}
+    found = set()
+    for line in lines:
+        found.add(tuple(text for text, _, _ in line))
+    return found
 
 
 def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     """A table with the column "ACR gain": ACR above that of the first method on the same images."""
-    keys = [key for key in ("training", "sigma") if key in table]
+    keys = present(table, ("training", "sigma"))
     gains = pd.Series(float("nan"), index=table.index)
     for _, lines in table.groupby(keys, dropna=False):
         first = lines.iloc[0]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ancer.workspace.report.pages import (
 from ancer.workspace.report.thumbnails import embedded, thumbnails
 from ancer.workspace.tables.certified import ALONE, TABLES, WITH_MEMORY
 from ancer.workspace.tables.intervals import interval_cells
-from ancer.workspace.tables.writing import best_cells, round_down
+from ancer.workspace.tables.writing import best_cells, present, round_down
 
 KINDS = {"rows": ALONE, "memory": WITH_MEMORY}  # by the folder of the rows
 WORDS = ("training", "answer")  # columns that are said once where they are the same
@@ -85,7 +86,7 @@ class _Site:
             "n": parameters.certify.n,
             "alpha": parameters.certify.alpha,
             "tables": list(self._tables()),
-            "figures": [figure for key in FIGURES for figure in self._figures(key)],
+            "figures": list(chain.from_iterable(map(self._figures, FIGURES))),
             "notebooks": of_all,
             "meaning": MEANING,
             "version": __version__,
@@ -161,7 +162,7 @@ class _Site:
         each = pd.read_csv(path)
         shown_name = f"{name}-each-sigma" if each_sigma else name
         table = pd.read_csv(self.results / f"tables/{shown_name}.csv")
-        keys = [key for key in ("training", "sigma", "method", "answer") if key in table]
+        keys = present(table, ("training", "sigma", "method", "answer"))
         links = {}
         for k, line in table[table["answer"].isin(KINDS.values())].iterrows():
             same = each[(each[keys] == line[keys]).all(axis=1)]
@@ -265,16 +266,17 @@ class _Site:
 
     def _figures(self, key: str) -> Iterator[dict[str, Any]]:
         """Copies beside the pages of a figure, or of that of each experiment."""
-        whole = self.results / f"{key}.png"
         name = Path(key).name
-        each = [self.results / f"{key}-{experiment}.png" for experiment in self.profile.experiments]
-        found = [whole] if whole.exists() else [png for png in each if png.exists()]
+        found = [self.results / f"{key}.png"]
+        if not found[0].exists():
+            experiments = self.profile.experiments
+            each = [self.results / f"{key}-{experiment}.png" for experiment in experiments]
+            found = list(filter(Path.exists, each))
         note = self.profile.caveats() if name in OF_EXPERIMENTS else ""
         for png in found:
-            files = [png, png.with_suffix(".svg"), png.with_suffix(".pdf")]
             yield {
                 "name": png.stem,
-                "files": self._copied(files),
+                "files": self._copied(map(png.with_suffix, (".png", ".svg", ".pdf"))),
                 "data": embedded(png.read_bytes()),
                 "of": png.stem.removeprefix(name).removeprefix("-"),
                 "caption": inline(f"{CAPTIONS[name]} {note}"),

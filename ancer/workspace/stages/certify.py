@@ -46,15 +46,15 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     methods = experiment.certified_methods
     # its errors before work starts
     _ = experiment.theta_provenance
-    images = {method.name: experiment.images_of(method.name) for method in methods}
-    for method in methods:
-        read_theta(experiment.file("theta"), images[method.name], _needed(experiment, method))
+    images = {name: experiment.images_of(name) for name in methods}
+    for name in methods:
+        read_theta(experiment.file("theta"), images[name], _needed(experiment, name))
     first = experiment.parameters.seed
     seeds = range(first, first + experiment.parameters.certify.seeds)
     with runner(experiment) as run:
         provenance = _provenance(experiment, run)
         with RowStore(experiment.target("rows"), key=key_of(**provenance)) as store:
-            for method, seed in itertools.product(methods, seeds):
+            for method, seed in itertools.product(methods.values(), seeds):
                 missing = store.missing(method.name, images[method.name], seed)
                 for found, seconds in run(
                     certified_rows,
@@ -72,9 +72,9 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
     return rows[rows["seed"] == first].reset_index(drop=True)
 
 
-def _needed(experiment: Experiment, method: Method) -> list[str]:
+def _needed(experiment: Experiment, method: str) -> list[str]:
     """The methods whose chosen theta a method needs."""
-    return [chosen.name for chosen in experiment.methods.chain(method.name)]
+    return list(experiment.methods.chain(method))
 
 
 def _tasks(
@@ -83,8 +83,8 @@ def _tasks(
     """The arguments of `certified_rows` for a few images at a time."""
     budget = sampling(experiment) | {"seed": seed}
     theta_file = experiment.file("theta")
-    needed = _needed(experiment, method)
-    bases = {name: experiment.basis(name) for name in method.best_of or [method.name]}
+    needed = _needed(experiment, method.name)
+    bases = experiment.bases(method.best_of or [method.name])
     for chunk in chunked(indices, experiment.parameters.tasks.certify):
         data = experiment.data.take(chunk)
         yield data, method, experiment.law, theta_file, needed, bases, budget
@@ -146,15 +146,14 @@ def _fallback(experiment: Experiment, run: Runner) -> dict[str, Any]:
 def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
     section = experiment.parameters.certify
     best_of = {}
-    for method in experiment.certified_methods:
+    for name, method in experiment.certified_methods.items():
         if method.best_of is not None:
-            best_of[method.name] = dict(method.best_of)
+            best_of[name] = dict(method.best_of)
     more: dict[str, Any] = {} if section.stop is None else {"stop": section.stop}
     bases = {}
-    for method in experiment.certified_methods:
-        basis = experiment.basis(method.name)
+    for name, basis in experiment.bases(experiment.certified_methods).items():
         if not basis.is_pixels:
-            bases[method.name] = basis.key
+            bases[name] = basis.key
     if bases:
         more["bases"] = bases
     if experiment.data.converted:

@@ -94,9 +94,9 @@ def _regions(
     experiment: Experiment,
 ) -> Iterator[tuple[tuple[str, str, int], int, int, Region | None]]:
     """(method, answer, image), prediction, label and region of all certificates and answers."""
-    for method in experiment.certified_methods:
-        for found, label in certificates(experiment, method.name):
-            yield (method.name, ALONE, found.index), found.prediction, label, found.region
+    for name in experiment.certified_methods:
+        for found, label in certificates(experiment, name):
+            yield (name, ALONE, found.index), found.prediction, label, found.region
     for name in answered_methods(experiment):
         for answer, found, label in answers_of(experiment, name):
             yield (name, WITH_MEMORY, found.index), answer.prediction, label, answer.region

@@ -52,7 +52,8 @@ def answered_methods(experiment: Experiment) -> list[str]:
     chosen = experiment.parameters.memory.methods
     if chosen is not None:
         return chosen
-    return [m.name for m in experiment.certified_methods if m.depends_on_image]
+    methods = experiment.certified_methods.items()
+    return [name for name, method in methods if method.depends_on_image]
 
 
 def certificates(experiment: Experiment, method: str) -> list[tuple[Certificate, int]]:

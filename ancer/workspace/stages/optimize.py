@@ -1,5 +1,6 @@
 """The optimize stage: theta of each image, by each method that has a function for it."""
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,21 +32,21 @@ def choose_theta(experiment: Experiment) -> None:
     methods = experiment.chosen_methods
     data = experiment.data
     digest_of = data.digest_of
-    chunks = [dict(some) for some in chunked(list(digest_of.items()), parameters.tasks.optimize)]
-    bases = {method.name: experiment.basis(method.name) for method in methods}
-    counts = {m.name: experiment.methods.images(m.name, len(data)) for m in methods}
+    chunks = list(map(dict, chunked(list(digest_of.items()), parameters.tasks.optimize)))
+    bases = experiment.bases(methods)
+    counts = {name: experiment.methods.images(name, len(data)) for name in methods}
     with runner(experiment) as run:
         provenance = {
             "checkpoint": run.network.sha256,
             "noise": experiment.noise,
             "evaluate": parameters.evaluate.model_dump(),
-            "methods": {method.name: _description(method) for method in methods},
+            "methods": {name: _description(method) for name, method in methods.items()},
             "seed": parameters.seed,
             **run.setting["machine"],
         }
         path = experiment.target("theta")
         with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
-            missing = [chunk for chunk in chunks if not store.has(chunk)]
+            missing = list(itertools.filterfalse(store.has, chunks))
             fitted = _fitted(experiment, bases, run) if missing else {}
             for proposal, _ in run(
                 propose,
@@ -71,16 +72,14 @@ def _fitted(
     """
     found = {}
     seed = experiment.parameters.seed
-    for method in experiment.chosen_methods:
+    for name, method in experiment.chosen_methods.items():
         if method.fit is not None:
             data = experiment.training_data()
             some = data.take(data.indices[: method.fit])
-            law = experiment.law.in_basis(bases[method.name])
+            law = experiment.law.in_basis(bases[name])
             task = (method, some.images, law, seed, some.indices)
-            ((theta, seconds),) = run(
-                fit, [task], what=f"fit {method.name}", total=1, images=lambda _: 1
-            )
-            found[method.name] = (theta, seconds)
+            ((theta, seconds),) = run(fit, [task], what=f"fit {name}", total=1, images=lambda _: 1)
+            found[name] = (theta, seconds)
     return found
 
 
@@ -92,16 +91,14 @@ def _tasks(
     fitted: Mapping[str, tuple[Tensor, float]],
 ) -> Iterator[tuple]:
     """The arguments of `propose` for each chunk of images; counts: of each method's images."""
-    methods = experiment.chosen_methods
     theta = {name: found for name, (found, _) in fitted.items()}
-    position = {index: k for k, index in enumerate(experiment.data.indices)}
     for chunk in chunks:
         indices = list(chunk)
         x = experiment.data.take(indices).images
-        first = position[indices[0]]
+        first = experiment.data.position_of[indices[0]]
         todo = []
-        for method in methods:
-            todo.append((method, min(counts[method.name] - first, len(indices))))
+        for name, method in experiment.chosen_methods.items():
+            todo.append((method, min(counts[name] - first, len(indices))))
         yield x, experiment.law, indices, todo, bases, theta, experiment.parameters.seed
 
 

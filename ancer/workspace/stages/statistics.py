@@ -139,11 +139,11 @@ def against_baseline(
         ratios[name] = {}
         line: dict[str, object] = {}
         for other in experiment.certified_methods:
-            if other.name != baseline_name:
-                ratio = by_method[other.name]["proxy_radius"] / baseline
+            if other != baseline_name:
+                ratio = by_method[other]["proxy_radius"] / baseline
                 certain = ratio[certified].to_numpy()
-                ratios[name][other.name] = certain
-                line[f"{other.name} below {baseline_name}"] = int((certain < 1 - 1e-6).sum())
+                ratios[name][other] = certain
+                line[f"{other} below {baseline_name}"] = int((certain < 1 - 1e-6).sum())
         # 3. what was reported, and what it took
         reported = by_method[best]
         for candidate in shares:
@@ -165,9 +165,10 @@ def _sampled(profile: Profile) -> Iterator[tuple[str, Experiment]]:
 def _with_best(profile: Profile) -> Iterator[tuple[str, Experiment, Method]]:
     """The experiments that certify a method with best_of, each with the first of them."""
     for name, experiment in _sampled(profile):
-        best = [method for method in experiment.certified_methods if method.best_of is not None]
-        if best:
-            yield name, experiment, best[0]
+        for method in experiment.certified_methods.values():
+            if method.best_of is not None:
+                yield name, experiment, method
+                break
 
 
 def reports(profile: Profile) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The columns of rows: certificates and answers, in full precision."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,11 @@ def votes_of(text: str) -> dict[int, int]:
         >>> votes_of("3:9811 5:150")
         {3: 9811, 5: 150}
     """
-    pairs = (part.split(":") for part in text.split())
-    return {int(label): int(count) for label, count in pairs}
+    votes = {}
+    for part in text.split():
+        label, count = part.split(":")
+        votes[int(label)] = int(count)
+    return votes
 
 
 def check_numbers(
@@ -87,8 +91,10 @@ def check_numbers(
     right = np.zeros(len(rows), dtype=bool)
     for k, line in enumerate(rows.itertuples()):
         votes = votes_of(line.votes)
-        found = (sum(votes.values()), votes.pop(line.chosen, 0), max(votes.values(), default=0))
-        right[k] = found == (line.n, line.count, line.rival)
+        total = sum(votes.values())
+        count = votes.pop(line.chosen, 0)
+        rival = max(votes.values(), default=0)
+        right[k] = (total, count, rival) == (line.n, line.count, line.rival)
     if law.deterministic:
         right &= _bounds_are_counted(rows)
     else:
@@ -106,8 +112,10 @@ def check_numbers(
     # 3. the sizes, of gap and theta
     right &= np.isclose(rows["radius"], gap * rows["theta_min"], rtol=1e-9, atol=0)
     right &= np.isclose(rows["proxy_radius"], gap * rows["theta_gmean"], rtol=1e-9, atol=0)
-    in_box = rows["in_box_proxy_radius"]  # not computed in another basis
-    right &= ((in_box <= rows["proxy_radius"] * (1 + 1e-9)) | (rotated & in_box.isna())).to_numpy()
+    in_box = rows["in_box_proxy_radius"]
+    smaller = in_box <= rows["proxy_radius"] * (1 + 1e-9)
+    not_computed = rotated & in_box.isna()  # in another basis
+    right &= (smaller | not_computed).to_numpy()
     _refuse_first(rows, right, path, "has gap or radii that its votes do not give")
 
 
@@ -129,29 +137,38 @@ def _bounds_are_of_votes(rows: pd.DataFrame, provenance: Mapping[str, Any]) -> n
     # noise on a lattice takes 2^-51 theta / step for each coordinate: at most of LARGEST, at steps
     # of 2^-16
     slack = 1e-5 + 5e-6 * rows["theta_rms"].to_numpy()
-    drawn = (n > 0) & (n <= planned) if early else (n == planned) | given_up
+    drawn = (n == planned) | given_up
+    if early:
+        drawn = (n > 0) & (n <= planned)
     right = drawn & (rows["alpha"] == alpha).to_numpy()
     for classes, at in rows.groupby("classes").indices.items():
         ended = np.where(drawn[at], n[at], planned).clip(1)
-        a, b = (rows[votes].to_numpy()[at].clip(0, ended) for votes in ("count", "rival"))
-        least, most = plan.bounds(a, b, ended, alpha * share[at], str(classes))
+        count = rows["count"].to_numpy()[at].clip(0, ended)
+        rival = rows["rival"].to_numpy()[at].clip(0, ended)
+        least, most = plan.bounds(count, rival, ended, alpha * share[at], str(classes))
         most = np.minimum(most, 1 - lower[at])
-        near = (lower[at] >= least - slack[at]) & (upper[at] <= most + slack[at])
+        near = lower[at] >= least - slack[at]
+        near &= upper[at] <= most + slack[at]
         if not early:  # an earlier look may have given better ones
-            near &= (lower[at] <= least + 1e-9) & (upper[at] >= most - 1e-9)
-        right[at] &= given_up[at] | (near & (lower[at] <= 1) & (upper[at] >= 0))
+            near &= lower[at] <= least + 1e-9
+            near &= upper[at] >= most - 1e-9
+        near &= (lower[at] <= 1) & (upper[at] >= 0)
+        right[at] &= given_up[at] | near
     return right
 
 
 def _bounds_are_counted(rows: pd.DataFrame) -> np.ndarray:
     """Whether rows of a deterministic law are of all its draws, at alpha 0."""
     n = rows["n"].to_numpy()
-    levels = 1 / rows["arithmetic"].str.removeprefix("lattice ").astype(float)
-    all_of_them = (2 * rows["theta_max"] * levels).round().to_numpy() == n
-    bounds = exact_bounds(rows["count"].to_numpy(), rows["rival"].to_numpy(), n.clip(1))
-    near = np.isclose(rows["p_a_lower"], bounds.lower, rtol=0, atol=1e-9)
-    near &= np.isclose(rows["p_b_upper"], bounds.upper, rtol=0, atol=1e-9)
-    return all_of_them & near & (rows["alpha"] == 0).to_numpy()
+    count = rows["count"].to_numpy()
+    rival = rows["rival"].to_numpy()
+    step = rows["arithmetic"].str.removeprefix("lattice ").astype(float)
+    ticks = (2 * rows["theta_max"] / step).round().to_numpy()
+    bounds = exact_bounds(count, rival, n.clip(1))
+    right = (ticks == n) & (rows["alpha"] == 0).to_numpy()
+    right &= np.isclose(rows["p_a_lower"], bounds.lower, rtol=0, atol=1e-9)
+    right &= np.isclose(rows["p_b_upper"], bounds.upper, rtol=0, atol=1e-9)
+    return right
 
 
 def check_images(rows: pd.DataFrame, digests: Mapping[int, str], path: Path) -> None:
@@ -179,21 +196,18 @@ def answer_row(
         "label": label,
         "prediction": answer.prediction,
         "correct": int(answer.prediction == label),
-        **_sizes(answer.region),
+        **sizes(answer.region),
         "conflicts": answer.conflicts,
         "event": answer.event,
         "arithmetic": answer.arithmetic,
     }
 
 
-def _sizes(region: Region | None) -> dict[str, float]:
+def sizes(region: Region | None) -> dict[str, float]:
+    """The sizes of a region, by name; those of nothing where there is none."""
     if region is None:
-        return {
-            "radius": 0.0,
-            "proxy_radius": 0.0,
-            "in_box_proxy_radius": 0.0,
-            "log_volume": float("-inf"),
-        }
+        radii = ("radius", "proxy_radius", "in_box_proxy_radius")
+        return {**dict.fromkeys(radii, 0.0), "log_volume": -math.inf}
     return {
         "radius": region.radius,
         "proxy_radius": region.proxy_radius,

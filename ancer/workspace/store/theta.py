@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ancer._files import header_of, read_tensors, write_tensors, writing
+from ancer._files import header_of, read_tensors, tensors_of, write_tensors, writing
 from ancer.workspace.store._locked import Locked
 
 
@@ -53,8 +53,9 @@ class ThetaStore(Locked):
             folder.mkdir()
         seconds: dict[str, float] = {}
         last: dict[str, Tensor] = {}
-        total = 0
+        digests: list[str] = []
         for chunk in chunks:
+            total = len(digests)
             part = self._part(chunk)
             with _whole(part):
                 tensors, spent_on = read_tensors(part)
@@ -70,15 +71,14 @@ class ThetaStore(Locked):
                 with writing(folder), open(folder / name, "ab") as file:
                     file.write(tensor.numpy().tobytes())
             last |= tensors
-            total += len(chunk)
+            digests += chunk.values()
         whole = {}
         for name, tensor in last.items():
-            shape = (self.counts.get(name, total), *tensor.shape[1:])
+            shape = (self.counts.get(name, len(digests)), *tensor.shape[1:])
             mapped = torch.from_file(
                 str(folder / name), shared=True, size=math.prod(shape), dtype=tensor.dtype
             )
             whole[name] = mapped.reshape(shape)
-        digests = [digest for chunk in chunks for digest in chunk.values()]
         header = {"sha256": _digest(whole), "provenance": provenance, "images": digests}
         write_tensors(self.path, whole, header)
         shutil.rmtree(folder)
@@ -98,7 +98,7 @@ def theta_provenance(path: str | Path) -> dict[str, Any]:
     """What a finished file was made from; ValueError where it is no longer as it was written."""
     with _opened(path) as file:
         header = header_of(file)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = tensors_of(file)
     if _digest(tensors) != header["sha256"]:
         raise ValueError(
             f"{path} is not as it was written: run the optimize notebook (dvc repro) again"

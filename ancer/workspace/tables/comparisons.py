@@ -89,19 +89,19 @@ def timing_table(profile: Profile) -> pd.DataFrame:
         optimize = read_seconds(folder, name, "optimize")
         certify = read_seconds(folder, name, "certify")
         if optimize is not None and certify is not None:
-            for method in experiment.certified_methods:
-                if method.name not in certify:  # it is newer than the stage's last run
+            for of_method, method in experiment.certified_methods.items():
+                if of_method not in certify:  # it is newer than the stage's last run
                     continue
                 spent = 0.0
                 for needed in optimize:
-                    if experiment.methods[needed] in experiment.methods.chain(method.name):
+                    if needed in experiment.methods.chain(of_method):
                         spent += optimize[needed]
                 line = {
                     "experiment": name,
                     "method": method.label,
                     "optimize [s]": spent,
-                    "certify [s]": certify[method.name],
-                    "total [s]": spent + certify[method.name],
+                    "certify [s]": certify[of_method],
+                    "total [s]": spent + certify[of_method],
                 }
                 lines.append(line)
     columns = ["experiment", "method", "optimize [s]", "certify [s]", "total [s]"]

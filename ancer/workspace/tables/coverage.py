@@ -8,6 +8,7 @@ from ancer.measures import certified_accuracy
 from ancer.perturbations.families import FAMILIES
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.tables.certified import ALONE, groups
+from ancer.workspace.tables.writing import present
 
 
 def median_table(
@@ -26,9 +27,8 @@ def median_table(
             "answer": answer,
             "correct images": len(correct),
         }
-        for family in FAMILIES:
-            if family in group:
-                line[FAMILIES[family].heading] = correct[family].median()
+        for family in present(group, FAMILIES):
+            line[FAMILIES[family].heading] = correct[family].median()
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -42,9 +42,7 @@ def accuracy_table(
     lines = []
     for name, experiment in experiments.items():
         seen = observed[name].set_index(["method", "family", "severity"])["accuracy"]
-        for family in FAMILIES:
-            if family not in covered[name]:
-                continue
+        for family in present(covered[name], FAMILIES):
             for _, method, answer, group in groups([name], covered):
                 line = {
                     "experiment": name,
@@ -54,13 +52,14 @@ def accuracy_table(
                     "images": len(group),
                 }
                 shown = FAMILIES[family].shown
-                line["severities"] = ", ".join(f"{severity:g}" for severity in shown)
+                line["severities"] = ", ".join(map("{:g}".format, shown))
                 certified = certified_accuracy(group, shown, by=family)
                 for k, accuracy in enumerate(certified.tolist(), start=1):
                     line[f"certified, {k}"] = accuracy
                 for k, severity in enumerate(shown, start=1):
-                    there = answer == ALONE and (method, family, severity) in seen.index
-                    missing = float("nan")
-                    line[f"observed, {k}"] = seen[method, family, severity] if there else missing
+                    line[f"observed, {k}"] = float("nan")
+                    if answer == ALONE:
+                        accuracy = seen.get((method, family, severity), float("nan"))
+                        line[f"observed, {k}"] = accuracy
                 lines.append(line)
     return pd.DataFrame(lines)

@@ -1,6 +1,6 @@
 """How tables are written: in full precision, and rounded so that no number claims too much."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
@@ -55,7 +55,8 @@ def write_table(
 
     note: a sentence under it; shown: what they show where it is not the columns of the CSV.
     """
-    shown = table if shown is None else shown
+    if shown is None:
+        shown = table
     rounded = shown.copy().astype(object)
     align = []
     for column in shown.columns:
@@ -80,15 +81,20 @@ def write_table(
 def best_cells(table: pd.DataFrame) -> set[tuple[Hashable, str]]:
     """Where a number of a table is the largest of its column, among methods on the same images."""
     found = set()
-    keys = [key for key in ("experiment", "training", "sigma", "answer") if key in table]
-    groups = [lines for _, lines in table.groupby(keys, dropna=False)] if keys else [table]
-    for lines in groups:
+    keys = present(table, ("experiment", "training", "sigma", "answer"))
+    for _, lines in table.groupby(keys or np.zeros(len(table)), dropna=False):
         comparable = lines[lines["images"] == lines["images"].max()]
         for column in lines.columns.difference([*keys, *NO_SCORES]):
             values = comparable[column]
             if values.nunique() > 1:
-                found |= {(k, column) for k in values.index[values == values.max()]}
+                for k in values.index[values == values.max()]:
+                    found.add((k, column))
     return found
+
+
+def present(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """Those that are columns of a table."""
+    return [name for name in names if name in table]
 
 
 def shown(table: pd.DataFrame, name: str) -> HTML:
