@@ -14,9 +14,8 @@ from ancer.queries import Queries, gap_of_votes
 from ancer.regions.region import ABSTAIN
 from ancer.stopping import Tally, likely_gap
 
-FUTILITY = (
-    0.01  # at which a candidate is given up; wrongly given up, it costs volume, not soundness
-)
+# at which a candidate is given up; wrongly given up, it costs volume, not soundness
+FUTILITY = 0.01
 
 
 class Contest:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from ancer.certificates.certificate import Certificate
@@ -281,12 +280,13 @@ def predict(
     if noise.deterministic:
         counted = counted_all(queries)
         return torch.from_numpy(np.where(counted.gap > 0, counted.classes, ABSTAIN))
+    from scipy.stats import binomtest  # loads half a second
+
     counts = queries.counts(n, seed=seed, purpose="predict")
     top, classes = counts.topk(min(2, counts.shape[1]), dim=1)
     answers = torch.full((len(x),), ABSTAIN)
     for i, votes in enumerate(top):
-        test = binomtest(int(votes[0]), int(votes.sum()), 0.5)
-        if test.pvalue <= alpha:
+        if binomtest(int(votes[0]), int(votes.sum()), 0.5).pvalue <= alpha:
             answers[i] = classes[i, 0]
     return answers
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
 
 MEANS = {"ACR": "radius", "AC-proxy-R": "proxy_radius", "AC-in-box-R": "in_box_proxy_radius"}
 INTERVALS = ("certified accuracy", *MEANS)
@@ -94,6 +93,8 @@ def interval_of_mean(values: pd.Series) -> tuple[float, float]:
         return math.nan, math.nan
     if len(found) < 2 or np.ptp(found) == 0:
         return found.mean(), found.mean()
+    from scipy.stats import bootstrap  # loads half a second, as all of scipy.stats
+
     ends = bootstrap(
         (found,),
         np.mean,
@@ -107,6 +108,8 @@ def interval_of_mean(values: pd.Series) -> tuple[float, float]:
 
 def interval_of_share(correct: pd.Series) -> tuple[float, float]:
     """95 % Wilson interval of a share of images; correct: 0 or 1 each."""
+    from scipy.stats import binomtest
+
     ends = binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, method="wilson")
     return float(ends.low), float(ends.high)
 

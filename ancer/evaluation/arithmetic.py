@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -69,10 +70,15 @@ def _set_all(stack: ExitStack) -> None:
     _set(stack, cudnn, "deterministic", True)
     # filling is a debugging aid that takes 3 % of the time
     _set(stack, deterministic, "fill_uninitialized_memory", False)
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    stack.callback(torch.use_deterministic_algorithms, enabled, warn_only=warn_only)
-    torch.use_deterministic_algorithms(True)
+    stack.callback(_only_deterministic, torch.get_deterministic_debug_mode())
+    _only_deterministic(2)
+
+
+def _only_deterministic(mode: int) -> None:
+    """0: no, 1: warn of other kernels, 2: refuse them; also those of torch.compile."""
+    torch.set_deterministic_debug_mode(mode)
+    if "torch._dynamo" in sys.modules:  # loaded by who compiles; otherwise this loads it, a second
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
 
 
 def _set(stack: ExitStack, owner: object, name: str, value: object) -> None:

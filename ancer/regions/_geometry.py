@@ -71,9 +71,8 @@ def distance(u: Tensor, a: Tensor, b: Tensor, p: int) -> tuple[Tensor, Tensor]:
 
 
 def _finite(d: Tensor) -> Tensor:
-    return d.nan_to_num(nan=0, posinf=0).clamp_min(
-        0
-    )  # after an overflow: 0 is always a lower bound
+    """d, or 0 after an overflow: that is always a lower bound."""
+    return d.nan_to_num(nan=0, posinf=0).clamp_min(0)
 
 
 def _dual_l1(total: Tensor, multiplier: Tensor, n: int) -> Tensor:

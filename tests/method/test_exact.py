@@ -739,6 +739,17 @@ def test_precisions_set_in_torchs_new_way_are_fixed_and_come_back(name, restored
     assert precisions() == before
 
 
+def test_kernels_of_torch_compile_are_fixed_too_where_it_is_loaded(settings):
+    import torch._dynamo  # noqa: F401, as who compiles networks does
+    from torch._inductor import config
+
+    before = config.deterministic
+    seen = []
+    certify(Recorder(network(), lambda x: seen.append(config.deterministic)), IMAGES, **EXACT)
+    assert seen and all(seen)
+    assert config.deterministic == before and now() == settings
+
+
 def test_autocast_of_the_caller_changes_nothing():
     """The evaluation says float32, so float32 it is; outside as inside."""
     big = {"n": 1000}

@@ -44,11 +44,11 @@ def trained(tmp_path_factory):
         folder = tmp_path_factory.mktemp("trained")
         p = parameters()
         p["images"] = 12
-        p["certify"]["n"] = 2000
+        p["certify"]["n"] = 1000
         p["every"] = 7
         for recipe in p["train"].values():
             recipe["epochs"] = 8
-        p["methods"]["anisotropic"]["iterations"] = 20
+        p["methods"]["anisotropic"]["iterations"] = 10
         for slow in ("isotropic-paper", "anisotropic-paper"):
             del p["methods"][slow]
         p["tasks"] = {"optimize": 2, "certify": 1}

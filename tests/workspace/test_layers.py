@@ -168,6 +168,19 @@ print(*sys.modules)
     assert not [name for name in loaded if name.startswith("ancer.workspace")]
 
 
+def test_a_certificate_loads_nothing_that_it_does_not_use():
+    """What takes half a second or more each."""
+    code = """
+import sys, torch, ancer
+x = torch.tensor([[0.9, 0.1]])
+ancer.certify(torch.nn.Identity(), x, ancer.GaussianNoise(0.25), n=1000)
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unused = {"torch._dynamo", "torch._inductor", "scipy.stats", "torchvision"}
+    assert not set(done.stdout.split()) & unused
+
+
 def test_all_modules_of_the_method_load_nothing_of_the_workspace():
     names = ", ".join(METHOD)
     code = f"import sys, {names}\nprint(*sys.modules)"

@@ -33,7 +33,7 @@ from ancer.workspace.store.theta import read_theta
 from ancer.workspace.store.timing import save_seconds
 
 DIAMETERS = (10.0, 20.0, 50.0, 100.0)  # of the image box: scales of noise in which no image shows
-FALLBACK_DRAWS = 250  # at each of them
+FALLBACK_DRAWS = 250  # at each of them, at most
 
 
 def certify_images(experiment: Experiment) -> pd.DataFrame:
@@ -111,11 +111,16 @@ def sampling(experiment: Experiment) -> dict[str, Any]:
 
 
 def fallback_class(
-    classifier: Classifier, law: Noise, shape: tuple[int, ...], lattice: float | None, seed: int
+    classifier: Classifier,
+    law: Noise,
+    shape: tuple[int, ...],
+    lattice: float | None,
+    seed: int,
+    draws: int = FALLBACK_DRAWS,
 ) -> dict[str, Any]:
     """The class that pure noise gets most often, and its share: {"class": 3, "share": 0.98}.
 
-    250 draws at each of four scales so large that the image plays no part: at c diameters of the
+    By `draws` at each of four scales so large that the image plays no part: at c diameters of the
     image box in the law's norm, n^(1/p) each, the probability of a class differs between two images
     by at most 1 / (2 c), whatever the network. shape: of an image; lattice: the noise's step.
 
@@ -126,7 +131,7 @@ def fallback_class(
     smoothed = SmoothedClassifier(classifier, law.with_theta(scales), lattice=lattice)
     black = torch.zeros(len(scales), *shape)
     try:
-        votes = smoothed.counts(black, FALLBACK_DRAWS, seed=seed, purpose="predict").sum(dim=0)
+        votes = smoothed.counts(black, draws, seed=seed, purpose="predict").sum(dim=0)
     except ValueError:  # certification says what else may be wrong with the network
         return {"class": ABSTAIN, "share": 0.0}
     most = int(votes.argmax())
@@ -135,8 +140,10 @@ def fallback_class(
 
 def _fallback(experiment: Experiment, run: Runner) -> dict[str, Any]:
     """The network's fallback class, found by whoever computes the rows."""
-    seed = experiment.parameters.seed
-    task = (experiment.law, run.network.shape, experiment.lattice, seed)
+    parameters = experiment.parameters
+    draws = min(FALLBACK_DRAWS, parameters.certify.n)
+    subject = (experiment.law, run.network.shape, experiment.lattice)
+    task = (*subject, parameters.seed, draws)
     ((found, _),) = run(
         fallback_class, [task], what="class of pure noise", total=1, images=lambda _: 1
     )
