@@ -8,12 +8,13 @@ pixels, in floating point and on the lattice (`exact=True`).
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 from watch import Stopwatch
 
 from ancer import Classifier, GaussianNoise
@@ -67,7 +68,7 @@ def costs(name: str, f: Classifier, rounds: int) -> dict:
     }
 
 
-def main(rounds: int = 7) -> None:
+def main(rounds: Annotated[int, typer.Argument()] = 7) -> None:
     f = Classifier(
         build("resnet20", 10),
         dtype="bfloat16",
@@ -83,4 +84,4 @@ def main(rounds: int = 7) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    typer.run(main)

@@ -8,11 +8,12 @@ of the digits (run `dvc repro` first) at theta_iso: asked at planned looks, and 
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import typer
 from watch import Stopwatch
 
 from ancer import Grid, Hopeless, Improvement, Target, certify
@@ -25,7 +26,7 @@ N = 100_000
 
 def rules(f, x, noise, sigma: float, radii: list[float], **common) -> list[dict]:
     """One line a rule and way to ask it: draws and radius, also relative to the fixed N."""
-    stops = {"none (fixed N)": None, "Grid": Grid(radii)}
+    stops: dict[str, Any] = {"none (fixed N)": None, "Grid": Grid(radii)}
     stops |= {f"Improvement({eps})": Improvement(eps) for eps in (0.02, 0.05, 0.1)}
     stops |= {f"Target(radius={r:g} sigma)": Target(radius=r * sigma) for r in (0.5, 1, 2)}
     stops |= {f"Hopeless(radius={sigma / 2:g})": Hopeless(radius=sigma / 2)}
@@ -53,7 +54,10 @@ def rules(f, x, noise, sigma: float, radii: list[float], **common) -> list[dict]
     return lines
 
 
-def main(images: int = 40, name: str = "digits-l2-025") -> None:
+def main(
+    images: Annotated[int, typer.Argument()] = 40,
+    name: Annotated[str, typer.Argument()] = "digits-l2-025",
+) -> None:
     experiment = Experiment.open(name, profile=ROOT)
     data = experiment.some_data(images)
     theta = experiment.theta(data)["isotropic"]
@@ -74,4 +78,4 @@ def main(images: int = 40, name: str = "digits-l2-025") -> None:
 
 
 if __name__ == "__main__":
-    main(*[int(a) if a.isdigit() else a for a in sys.argv[1:]])
+    typer.run(main)

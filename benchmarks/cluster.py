@@ -9,15 +9,16 @@ milliseconds of a task that does nothing."""
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 os.environ["OMP_NUM_THREADS"] = "1"  # as Dask's workers have
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 from watch import Stopwatch
 
 from ancer.datasets.dataset import Dataset
@@ -38,10 +39,11 @@ def tasks(experiment: Experiment, data: Dataset, images: int) -> list[tuple]:
     budget = sampling(experiment)
     method = experiment.methods["anisotropic"]
     theta_file = experiment.file("theta")
-    needed = [chosen.name for chosen in experiment.methods.chain(method.name)]
-    found = []
+    needed = list(experiment.methods.chain(method.name))
+    bases = experiment.bases([method.name])
+    found: list[tuple] = []
     for chunk in chunked(data.indices, images):
-        task = (data.take(chunk), method, experiment.law, theta_file, needed, budget)
+        task = (data.take(chunk), method, experiment.law, theta_file, needed, bases, budget)
         found.append((certified_rows, *task))
     return found
 
@@ -64,10 +66,14 @@ def measure(cluster: dict, network: Network, experiment: Experiment, data: Datas
     return {"rows per s": rate, "start-up, s": ready, "empty task, ms": 1e3 * empty.seconds / 500}
 
 
-def main(name: str = "digits-l2-025", profile: str = ".", images: str = "200") -> None:
+def main(
+    name: Annotated[str, typer.Argument()] = "digits-l2-025",
+    profile: Annotated[str, typer.Argument()] = ".",
+    images: Annotated[int, typer.Argument()] = 200,
+) -> None:
     experiment = Experiment.open(name, profile=ROOT / profile)
     parameters = experiment.parameters
-    data = experiment.some_data(int(images))
+    data = experiment.some_data(images)
     network = Network.of(
         experiment.file("checkpoint"),
         experiment.section.arch,
@@ -95,7 +101,7 @@ def main(name: str = "digits-l2-025", profile: str = ".", images: str = "200") -
     print(pd.DataFrame(lines).round(3).to_markdown(index=False))
     record = {
         "experiment": name,
-        "images": int(images),
+        "images": images,
         "n": parameters.certify.n,
         "images a task": parameters.tasks.certify,
         "rounds": ROUNDS,
@@ -107,4 +113,4 @@ def main(name: str = "digits-l2-025", profile: str = ".", images: str = "200") -
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    typer.run(main)

@@ -8,12 +8,13 @@ certified class. The smoothed classifier's answer is the majority: above one hal
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 
 from ancer.evaluation.arithmetic import machine
 from ancer.smoothing import SmoothedClassifier
@@ -58,10 +59,15 @@ def held(e: Experiment, method: str, covered: pd.DataFrame, draws: int) -> dict:
     }
 
 
-def main(profile: str = ".", name: str = "digits-l2-025", draws: int = 200) -> None:
+def main(
+    profile: Annotated[str, typer.Argument()] = ".",
+    name: Annotated[str, typer.Argument()] = "digits-l2-025",
+    draws: Annotated[int, typer.Argument()] = 200,
+) -> None:
     e = Experiment.open(name, profile=ROOT / profile)
     covered = pd.read_csv(e.profile.results("coverage") / f"{e.name}.csv")
-    methods = [m.name for m in e.certified_methods if m.best_of is None and m.images is None]
+    certified = e.certified_methods.values()
+    methods = [m.name for m in certified if m.best_of is None and m.images is None]
     lines = [held(e, method, covered, draws) for method in methods]
     print(pd.DataFrame(lines).round(3).to_markdown(index=False))
     record = {"experiment": name, "draws": draws, **machine(e.classifier.device), "lines": lines}
@@ -70,4 +76,4 @@ def main(profile: str = ".", name: str = "digits-l2-025", draws: int = 200) -> N
 
 
 if __name__ == "__main__":
-    main(*[int(a) if a.isdigit() else a for a in sys.argv[1:]])
+    typer.run(main)

@@ -12,9 +12,11 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
+import typer
 from forward import against_bare
 from speed import LAW, SEED, SIGMA, published_ancer, published_isotropic
 from torch import nn
@@ -26,7 +28,7 @@ from ancer.evaluation.arithmetic import machine
 from ancer.models.networks import build
 
 ROOT = Path(__file__).parents[1]
-FAST = {"dtype": "bfloat16", "memory_format": "channels_last", "fold": True}
+FAST: dict[str, Any] = {"dtype": "bfloat16", "memory_format": "channels_last", "fold": True}
 # architecture, shape, rows of a batch, draws of an image
 NETWORKS = [
     ("resnet18", (3, 32, 32), 4000, 20_000),
@@ -76,7 +78,7 @@ def against_published(images: int, n: int = 10_000) -> list[dict]:
     return [{name: line[name] for name in keep} for line in lines]
 
 
-def main(images: int = 4) -> None:
+def main(images: Annotated[int, typer.Argument()] = 4) -> None:
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs CUDA: torch.cuda.is_available() is False here")
     about = machine(torch.device("cuda"))
@@ -91,4 +93,4 @@ def main(images: int = 4) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    typer.run(main)

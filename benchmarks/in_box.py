@@ -39,7 +39,7 @@ def line(n: int, norm: int, draws: int) -> dict:
     axes = torch.randn(n, generator=generator, dtype=torch.float64).exp()
     if norm == 1:
         axes *= math.sqrt(n)
-    spent = {"saddlepoint": [], "estimate": []}
+    spent: dict[str, list[float]] = {"saddlepoint": [], "estimate": []}
     for _ in range(REPEATS):
         value, seconds = timed(log_volume_in_box, x[None], axes[None], norm)
         spent["saddlepoint"].append(seconds)

@@ -8,20 +8,19 @@ their steps compare alone.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import typer
 from torch import Tensor
 from watch import Stopwatch
 
 import ancer
 from ancer.evaluation.arithmetic import machine
-from ancer.measures import summary
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.stages.certify import sampling
-from ancer.workspace.store.columns import row
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,17 +57,14 @@ class Race:
             indices=self.data.indices,
             **{**sampling(self.experiment), "exact": False},
         )
-        rows = []
-        labels = zip(self.data.labels.tolist(), self.data.digests, strict=True)
-        for certificate, (label, image) in zip(certificates, labels, strict=True):
-            draws = certificate.n
-            line = row(certificate, method=name, label=label, image=image, seed=0, draws=draws)
-            rows.append(line)
-        spent = self.seconds[name] / len(rows)
-        return {"theta": name, **summary(pd.DataFrame(rows)), "s per image": spent}
+        spent = self.seconds[name] / len(certificates)
+        return {"theta": name, **certificates.summary(self.data.labels), "s per image": spent}
 
 
-def main(images: int = 20, name: str = "digits-l2-025") -> None:
+def main(
+    images: Annotated[int, typer.Argument()] = 20,
+    name: Annotated[str, typer.Argument()] = "digits-l2-025",
+) -> None:
     experiment = Experiment.open(name, profile=ROOT)
     methods = experiment.methods
     race = Race(experiment, images)
@@ -93,4 +89,4 @@ def main(images: int = 20, name: str = "digits-l2-025") -> None:
 
 
 if __name__ == "__main__":
-    main(*[int(a) if a.isdigit() else a for a in sys.argv[1:]])
+    typer.run(main)

@@ -26,11 +26,13 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import peers
 import torch
+import typer
 from forward import against_bare, bare
 from torch import nn
 from watch import Stopwatch
@@ -59,7 +61,7 @@ SIGMA = 0.25
 LAW = GaussianNoise
 # n: draws of a certificate; draws: of the measurements b and e; quick: what radii like the
 # published ones take, its evaluate on top of the experiment's
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "digits": {
         "experiment": ("digits-l2-025", "."),
         "n": 10_000,
@@ -415,7 +417,11 @@ def growth(name: str, f, x, n: int) -> dict:
     }
 
 
-def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
+def main(
+    name: Annotated[str, typer.Argument()] = "digits",
+    images: Annotated[int, typer.Argument()] = 64,
+    published: Annotated[int, typer.Argument()] = 16,
+) -> None:
     case, network, data = problem(name, images)
     x, labels = data.images, data.labels
     f = Classifier(network, **case["evaluate"])
@@ -440,17 +446,18 @@ def main(name: str = "digits", images: int = 64, published: int = 16) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [int(a) if a.isdigit() else a for a in sys.argv[1:]]
+    arguments = sys.argv[1:]
     if arguments[:1] == ["peak"]:
         case, network, data = problem(arguments[1], 4)
         f = Classifier(network, **case["evaluate"])
-        certify(f, data.images, LAW(SIGMA), n=arguments[2], alpha=ALPHA, seed=SEED)
+        certify(f, data.images, LAW(SIGMA), n=int(arguments[2]), alpha=ALPHA, seed=SEED)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     elif arguments[:1] in (["published"], ["art"]):
         what, name, images, first = arguments
-        case, network, data = problem(name, images)
+        case, network, data = problem(name, int(images))
         network = Classifier(network).module
-        few = data.images[:first], data.labels[:first], case["n"]
+        count = int(first)
+        few = data.images[:count], data.labels[:count], case["n"]
         if what == "art":
             lines = [art(network, *few)]
         else:
@@ -458,4 +465,4 @@ if __name__ == "__main__":
             lines += published_ancer(Probabilities(network), *few, *search)
         print(json.dumps(lines, default=float))
     else:
-        main(*arguments)
+        typer.run(main)
