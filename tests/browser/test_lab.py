@@ -39,8 +39,8 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     p = parameters(lab.folder)
     slow = {
         **p,
-        "images": 60,
-        "certify": {**p["certify"], "n": 20_000},
+        "images": 30,
+        "certify": {**p["certify"], "n": 10_000},
         "tasks": {"optimize": 31, "certify": 3},
     }
     write_parameters(lab.folder, slow)
@@ -57,7 +57,7 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     while not new or new[0].read_bytes().count(b"\n") < 6:
         notebook.page.wait_for_timeout(20)
         new = [path for path in (results / "rows").glob("*.jsonl") if path not in before]
-    progress = notebook.page.locator(".jp-OutputArea-output", has_text="of 60 images").first
+    progress = notebook.page.locator(".jp-OutputArea-output", has_text="of 30 images").first
     progress.wait_for(timeout=120_000)  # what a user sees while it runs
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.wait(idle=True)
@@ -66,7 +66,7 @@ def test_a_kernel_that_is_stopped_loses_nothing(ran, lab, opened):
     stopped = [output.ename for output in outputs if output.output_type == "error"]
     lines = new[0].read_bytes()
     methods = [m for m in p["methods"] if not m.endswith("-paper")]
-    expected = 60 * len(methods) + 2 * 2  # of the paper's two optimizers two images each
+    expected = 30 * len(methods) + 2 * 2  # of the paper's two optimizers two images each
     assert stopped == ["KeyboardInterrupt"] and 6 <= lines.count(b"\n") < expected
     notebook.run()
     assert new[0].read_bytes().startswith(lines[: lines.rfind(b"\n") + 1])
