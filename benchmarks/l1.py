@@ -10,6 +10,7 @@ image, of the same network, for all draws of either. Written to benchmarks/resul
 """
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,35 +28,31 @@ from ancer.noise.splitting import SplittingNoise
 from ancer.workspace.experiment import Experiment
 from ancer.workspace.notebooks import chunked
 from ancer.workspace.stages.certify import sampling
+from ancer.workspace.stages.optimize import propose
 
 ROOT = Path(__file__).parents[1]
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 TIMED = 4  # images
 ROUNDS = 5
-METHODS = ("fixed", "isotropic", "anisotropic")
-
-
-def noises(e: Experiment, indices: list[int]) -> dict[str, Noise]:
-    """The noise of each method round some images, as the optimize stage chooses it."""
-    data = e.data.take(indices)
-    found = {"fixed": e.law}
-    for name in METHODS[1:]:
-        method = e.methods[name]
-        start = found[str(method.start)]
-        theta = method.choose(e.classifier, data.images, start, e.parameters.seed, indices)
-        found[name] = start.with_theta(theta)
-    return found
 
 
 def additive(e: Experiment, n: int) -> dict[str, pd.DataFrame]:
     """Certificates of each method with additive noise, as a table."""
-    found: dict[str, list] = {name: [] for name in METHODS}
+    found: dict[str, list] = defaultdict(list)
+    chosen = e.chosen_methods
+    bases = e.bases(chosen)
     budget = {**sampling(e), "n": n, "stop": Grid(RADII)}
     chunks = chunked(e.data.indices, e.parameters.tasks.optimize)
     for chunk in tqdm(chunks):
-        data = e.data.take(chunk)
-        for name, noise in noises(e, list(chunk)).items():
-            found[name] += certify(e.classifier, data.images, noise, indices=chunk, **budget)
+        x = e.data.take(chunk).images
+        methods = [(method, len(chunk)) for method in chosen.values()]
+        seed = e.parameters.seed
+        proposal = propose(e.classifier, x, e.law, chunk, methods, bases, {}, seed)
+        noises = {"fixed": e.law}
+        for name, theta in proposal.theta.items():
+            noises[name] = e.law.with_theta(theta)
+        for name, noise in noises.items():
+            found[name] += certify(e.classifier, x, noise, indices=chunk, **budget)
     labels = e.data.labels
     return {name: Certificates(those).to_frame(labels) for name, those in found.items()}
 

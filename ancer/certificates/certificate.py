@@ -10,7 +10,7 @@ from torch import Tensor
 from ancer.bases.basis import PIXELS, Basis
 from ancer.bases.lattice import arithmetic
 from ancer.classifier import Evaluation
-from ancer.regions.region import ABSTAIN, Region, described
+from ancer.regions.region import ABSTAIN, Region, described, size, sizes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,10 +96,7 @@ class Certificate:
             "rival": self.rival,
             "votes": " ".join(votes),
             "gap": self.gap,
-            "radius": self.radius,
-            "proxy_radius": self.proxy_radius,
-            "in_box_proxy_radius": self.in_box_proxy_radius,
-            "log_volume": self.log_volume,
+            **sizes(self.region),
             "theta_min": theta.min().item(),
             "theta_gmean": theta.log().mean().exp().item(),
             "theta_max": theta.max().item(),
@@ -121,12 +118,12 @@ class Certificate:
     @property
     def radius(self) -> float:
         """Radius of the largest lp ball in the region; 0 when abstaining."""
-        return self._size("radius")
+        return size(self.region, "radius")
 
     @property
     def proxy_radius(self) -> float:
         """Radius of the lp ball that has the region's volume; 0 when abstaining."""
-        return self._size("proxy_radius")
+        return size(self.region, "proxy_radius")
 
     @property
     def in_box_proxy_radius(self) -> float:
@@ -134,16 +131,12 @@ class Certificate:
 
         NaN where it is not computed (see `Region.in_box_log_volume`).
         """
-        return self._size("in_box_proxy_radius")
+        return size(self.region, "in_box_proxy_radius")
 
     @property
     def log_volume(self) -> float:
         """Natural logarithm of the region's volume; -inf when abstaining."""
-        return self._size("log_volume", nothing=-math.inf)
-
-    def _size(self, name: str, nothing: float = 0.0) -> float:
-        """A size of the region; `nothing` where there is none."""
-        return getattr(self.region, name) if self.region else nothing
+        return size(self.region, "log_volume")
 
     def plot(self) -> "Figure":
         """The image, and theta of each pixel beside it (mean over channels), on a log scale.

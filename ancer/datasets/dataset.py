@@ -95,7 +95,7 @@ class Dataset:
         """The images' digests by their numbers."""
         return dict(zip(self.indices, self.digests, strict=True))
 
-    @property
+    @cached_property
     def position_of(self) -> dict[int, int]:
         """The images' positions by their numbers."""
         return dict(zip(self.indices, range(len(self)), strict=True))
@@ -105,14 +105,13 @@ class Dataset:
 
         Raises ValueError for one that is not among `index`.
         """
-        position_of = self.position_of
         at = []
         for number in numbers:
-            if number not in position_of:
+            if number not in self.position_of:
                 raise ValueError(
                     f"image {number} of {self.name} is not among the {len(self)} that were loaded"
                 )
-            at.append(position_of[number])
+            at.append(self.position_of[number])
         return replace(self, images=self.images[at], labels=self.labels[at], index=self.index[at])
 
 

@@ -19,6 +19,8 @@ from ancer.regions import in_box, in_box_blocks, volume
 
 SHRINKS = ("direction", "uniform")
 ABSTAIN = -1  # the answer where there is no region
+# how large a region is, by name, and where there is none
+SIZES = {"radius": 0.0, "proxy_radius": 0.0, "in_box_proxy_radius": 0.0, "log_volume": -math.inf}
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +269,16 @@ def common_basis(a: Region, b: Region) -> Basis:
             "in one only"
         )
     return next(iter(bases.values()), PIXELS)
+
+
+def size(region: Region | None, name: str) -> float:
+    """A size of a region, by its name in SIZES; that of nothing where there is none."""
+    return SIZES[name] if region is None else getattr(region, name)
+
+
+def sizes(region: Region | None) -> dict[str, float]:
+    """All sizes of a region, by name."""
+    return {name: size(region, name) for name in SIZES}
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

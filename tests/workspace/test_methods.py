@@ -71,7 +71,7 @@ def test_the_default_methods():
     assert list(methods.chain("fixed")) == []
     assert list(methods.chain("isotropic")) == ["isotropic"]
     assert list(methods.chain("anisotropic")) == ["isotropic", "anisotropic"]
-    assert set(list(methods.chain("best"))) == {"isotropic", "anisotropic"}
+    assert set(methods.chain("best")) == {"isotropic", "anisotropic"}
     depends = [name for name, method in methods.items() if method.depends_on_image]
     assert depends == [*ours, "best", *paper]
 
@@ -95,7 +95,7 @@ def test_each_is_chosen_once_and_after_its_start_whatever_their_order(tmp_path):
         start = methods[name].start
         assert start == "fixed" or chosen.index(start) < chosen.index(name)
     assert list(methods.chain("c")) == ["a", "b", "c"]
-    assert set(list(methods.chain("mix"))) == {"a", "b", "c", "d"}
+    assert set(methods.chain("mix")) == {"a", "b", "c", "d"}
 
 
 # --- labels and looks

@@ -9,10 +9,10 @@ import torch
 
 from ancer.certificates.certificate import Certificate
 from ancer.regions.answer import Answer
+from ancer.regions.region import size
 from ancer.workspace.explorer.moons import Moons
 from ancer.workspace.explorer.widgets import Plane, Turns, error_box, grid, shape, swatch
 from ancer.workspace.figures.plane import MOONS
-from ancer.workspace.store.columns import sizes
 
 TITLES = {2: "l2, Gaussian noise", 1: "l1, uniform noise"}
 HEADS = ("norm", "method", "class", "p_a_lower", "radius", "proxy radius", "answer")
@@ -111,15 +111,14 @@ class Toy(widgets.VBox):
                     "",
                 ]
             )
-        size = sizes(answer.region)
         lines.append(
             [
                 f"l{norm}",
                 swatch(methods[self._moons.last]),
                 CLASSES.get(answer.prediction, "abstains"),
                 "",
-                f"{size['radius']:.3f}",
-                f"{size['proxy_radius']:.3f}",
+                f"{size(answer.region, 'radius'):.3f}",
+                f"{size(answer.region, 'proxy_radius'):.3f}",
                 f"with memory: {answer.event}, {answer.conflicts} conflicts",
             ]
         )

@@ -142,8 +142,7 @@ def _fallback(experiment: Experiment, run: Runner) -> dict[str, Any]:
     """The network's fallback class, found by whoever computes the rows."""
     parameters = experiment.parameters
     draws = min(FALLBACK_DRAWS, parameters.certify.n)
-    subject = (experiment.law, run.network.shape, experiment.lattice)
-    task = (*subject, parameters.seed, draws)
+    task = (experiment.law, run.network.shape, experiment.lattice, parameters.seed, draws)
     ((found, _),) = run(
         fallback_class, [task], what="class of pure noise", total=1, images=lambda _: 1
     )

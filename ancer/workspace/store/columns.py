@@ -1,6 +1,5 @@
 """The columns of rows: certificates and answers, in full precision."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ancer.certification import plan_of
 from ancer.confidence.looks import exact_bounds
 from ancer.noise.law import Noise, gap_of
 from ancer.regions.answer import Answer
-from ancer.regions.region import ABSTAIN, Region
+from ancer.regions.region import ABSTAIN, sizes
 from ancer.selection import Best
 
 LARGEST = 3 * 224 * 224  # coordinates of an image, of which rows are checked
@@ -200,17 +199,4 @@ def answer_row(
         "conflicts": answer.conflicts,
         "event": answer.event,
         "arithmetic": answer.arithmetic,
-    }
-
-
-def sizes(region: Region | None) -> dict[str, float]:
-    """The sizes of a region, by name; those of nothing where there is none."""
-    if region is None:
-        radii = ("radius", "proxy_radius", "in_box_proxy_radius")
-        return {**dict.fromkeys(radii, 0.0), "log_volume": -math.inf}
-    return {
-        "radius": region.radius,
-        "proxy_radius": region.proxy_radius,
-        "in_box_proxy_radius": region.in_box_proxy_radius,
-        "log_volume": region.log_volume,
     }
