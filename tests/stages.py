@@ -1,5 +1,6 @@
 """The pipeline's stages on small profiles, for tests."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,16 @@ def small(folder: Path, experiments: Sequence[str] = EXPERIMENTS) -> Path:
     p["published"] = [published]
     p["experiments"] = {name: p["experiments"][name] for name in experiments}
     return write_parameters(folder, p)
+
+
+def compute(profile: Path, name: str, **given: Any) -> None:
+    """Run the cells of a stage's notebook here: a kernel has to import everything anew."""
+    names = {"__name__": "__main__"}
+    for cell in json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            names |= {"profile": str(profile), "output": "results", **given}
 
 
 def run(profile: Path, name: str, **given: Any) -> Path:

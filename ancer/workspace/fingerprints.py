@@ -194,11 +194,9 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
 
 def notebook_source(path: Path) -> str:
     """A notebook's cells without outputs, as text."""
-    import nbformat  # a second, for those alone that make fingerprints
-
     sources = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        sources.append([cell.cell_type, cell.source])
+    for cell in json.loads(path.read_text())["cells"]:
+        sources.append([cell["cell_type"], "".join(cell["source"])])
     return json.dumps(sources)
 
 

@@ -93,10 +93,10 @@ class Notebook:
     foreign: requests to anywhere but the server.
     """
 
-    def __init__(self, browser, lab, name):
+    def __init__(self, context, lab, name):
         self.lab = lab
         self.path = lab.folder / f"notebooks/{name}.ipynb"
-        self.page = browser.new_context(viewport={"width": 1500, "height": 1100}).new_page()
+        self.page = context.new_page()
         self.foreign = []
         self.page.on("request", self._note)
         self.page.goto(
@@ -155,13 +155,14 @@ class Notebook:
 
     def close(self):
         self.page.screenshot(path=PICTURES / f"{self.path.stem}.png")
-        self.page.context.close()
+        self.page.close()
 
 
 @pytest.fixture(scope="session")
 def opened(browser, lab):
-    """A function that opens a notebook."""
-    return lambda name: Notebook(browser, lab, name)
+    """A function that opens a notebook, in a browser that keeps JupyterLab's scripts."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    return lambda name: Notebook(context, lab, name)
 
 
 @pytest.fixture(scope="session")

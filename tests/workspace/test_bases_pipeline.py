@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from stages import parameters, read_yaml, run, small, write_parameters
+from stages import compute, parameters, read_yaml, small, write_parameters
 
 from ancer.bases import Dense
 from ancer.models import checkpoints
@@ -34,9 +34,9 @@ def made(tmp_path_factory):
     write_parameters(folder, p)
     for stage in ("train", "optimize", "certify", "memory"):
         for name in (NAME, "digits-l1-025"):
-            run(folder, stage, experiment=name)
+            compute(folder, stage, experiment=name)
     for stage in ("volumes", "tables", "coverage", "ablations", "bases"):
-        run(folder, stage)
+        compute(folder, stage)
     return folder
 
 
@@ -257,7 +257,7 @@ def test_a_network_is_trained_under_the_shifts_that_certify_it(tmp_path):
     check_under(Profile.open(folder))
     for stage in ("train", "optimize", "certify"):
         for name in (NAME, "under"):
-            run(folder, stage, experiment=name)
+            compute(folder, stage, experiment=name)
     plain, e = (Experiment.open(name, profile=folder) for name in (NAME, "under"))
     trained = noise_of(e, e.training_data().images)
     certified = e.noises(e.data)["jitter"]

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from ruamel.yaml import YAML
 from ruamel.yaml.events import MappingStartEvent
-from stages import ANCER, ROOT, parameters, read_yaml, small, write_parameters
+from stages import ANCER, ROOT, compute, parameters, read_yaml, small, write_parameters
 
 from ancer.certification import certify
 from ancer.models.networks import build
@@ -509,17 +509,15 @@ def reads(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_stage_reads_all_parameters_that_it_lists(tmp_path, reads, monkeypatch):
-    """Its notebook's code, run in this process on a small profile; in the pipeline's order."""
-    monkeypatch.setenv("MPLBACKEND", "agg")
+def test_a_stage_reads_all_parameters_that_it_lists(tmp_path, reads):
+    """On a small profile, in the pipeline's order."""
     folder = small(tmp_path, [NAME])
     order = ["toy", *OF_EXPERIMENT]
     order += ["volumes", "tables", "coverage", "statistics", "ablations", "figures"]
     unread = []
     for stage in order:
         reads.clear()
-        source = code(stage).replace("profile = None", f"profile = {str(folder)!r}")
-        exec(compile(source, stage, "exec"), {"__name__": stage})
+        compute(folder, stage)
         for path in OF_EXPERIMENT.get(stage) or OF_ALL[stage]:
             section, _, key = path.partition(".")
             kind = Parameters.model_fields[section].annotation

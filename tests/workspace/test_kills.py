@@ -20,7 +20,8 @@ from collections import Counter
 import pandas as pd
 import psutil
 import pytest
-from stages import ROOT, parameters, run, write_parameters
+import torch
+from stages import ROOT, compute, parameters, write_parameters
 
 from ancer.workspace.store.theta import read_theta
 
@@ -36,27 +37,27 @@ pytestmark = pytest.mark.slow
 def trained(tmp_path_factory):
     """A profile with a trained network, theta and rows.
 
-    One process made them without a break, one thread a process.
+    One thread of one process made them without a break.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        # as Dask's workers have; sums differ with other numbers of threads
-        patch.setenv("OMP_NUM_THREADS", "1")
-        folder = tmp_path_factory.mktemp("trained")
-        p = parameters()
-        p["images"] = 12
-        p["certify"]["n"] = 1000
-        p["every"] = 7
-        for recipe in p["train"].values():
-            recipe["epochs"] = 8
-        p["methods"]["anisotropic"]["iterations"] = 10
-        for slow in ("isotropic-paper", "anisotropic-paper"):
-            del p["methods"][slow]
-        p["tasks"] = {"optimize": 2, "certify": 1}
-        p["experiments"] = {NAME: p["experiments"][NAME]}
-        write_parameters(folder, p)
-        for stage in ("train", "optimize", "certify", "memory"):
-            run(folder, stage, experiment=NAME)
-        yield folder
+    folder = tmp_path_factory.mktemp("trained")
+    p = parameters()
+    p["images"] = 12
+    p["certify"]["n"] = 1000
+    p["every"] = 7
+    for recipe in p["train"].values():
+        recipe["epochs"] = 8
+    p["methods"]["anisotropic"]["iterations"] = 10
+    for slow in ("isotropic-paper", "anisotropic-paper"):
+        del p["methods"][slow]
+    p["tasks"] = {"optimize": 2, "certify": 1}
+    p["experiments"] = {NAME: p["experiments"][NAME]}
+    write_parameters(folder, p)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Dask's workers have; sums differ with other numbers of threads
+    for stage in ("train", "optimize", "certify", "memory"):
+        compute(folder, stage, experiment=NAME)
+    torch.set_num_threads(threads)
+    return folder
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_a_finished_stage_that_is_run_again_computes_nothing(trained, tmp_path):
     """A kill after the last row, or a change that touches no row, costs no certificate."""
     again = tmp_path / "again"
     shutil.copytree(trained, again)
-    run(again, "certify", experiment=NAME)
+    compute(again, "certify", experiment=NAME)
     for path in (ROWS, f"results/timing/{NAME}.certify.json"):
         assert same(again, trained, path)
     (lines,) = (again / "results/rows").glob("*.jsonl")

@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
-from stages import EXPERIMENTS, FOR_PEOPLE, LAST, ROOT, parameters, run, write_parameters
+from stages import EXPERIMENTS, FOR_PEOPLE, LAST, ROOT, compute, parameters, run, write_parameters
 
 from ancer.workspace.experiment import FILES, Experiment
 from ancer.workspace.stages.certify import certify_images
@@ -172,7 +172,7 @@ def test_several_seeds_repeat_certification_and_others_use_the_first(profile, ex
 def test_overrides_leave_the_profiles_results_alone(profile, executed):
     rows = f"results/rows/{NAME}.csv"
     before = (profile / rows).read_bytes()
-    run(profile, "certify", experiment=NAME, images=2, n=100)
+    compute(profile, "certify", experiment=NAME, images=2, n=100)
     assert (profile / rows).read_bytes() == before
     assert len(pd.read_csv(profile / ".build/trial/images=2,n=100" / rows)) == 16
 
@@ -181,27 +181,20 @@ def test_by_hand_the_profiles_results_stay_and_nothing_is_made_twice(profile, ex
     """Without the pipeline's engine, as JupyterLab runs a notebook."""
     (profile / f"results/rows/{NAME}.csv").touch()
     before = {path: path.stat().st_mtime_ns for path in (profile / "results").rglob("*.*")}
-    by_hand(profile, "certify", experiment=NAME)
+    compute(profile, "certify", experiment=NAME, output=None)
     made = profile / ".build/hand/results/rows"
     for path in (profile / "results/rows").glob(f"{NAME}.*"):
         assert (made / path.name).read_bytes() == path.read_bytes()  # no line was added
     assert not list(made.glob("digits-l1*"))
-    by_hand(profile, "memory", experiment=NAME)
+    compute(profile, "memory", experiment=NAME, output=None)
     after = {path: path.stat().st_mtime_ns for path in (profile / "results").rglob("*.*")}
     assert after == before
-    by_hand(profile, "memory", experiment=NAME, output="results")
+    compute(profile, "memory", experiment=NAME, output="results")
     answers = profile / f"results/memory/{NAME}.csv"
     assert answers.stat().st_mtime_ns > before[answers]
     with pytest.raises(Exception, match="output must be \"results\" or None .*, found 'result'"):
-        by_hand(profile, "memory", experiment=NAME, output="result")
+        compute(profile, "memory", experiment=NAME, output="result")
     shutil.rmtree(profile / ".build/hand")
-
-
-def by_hand(profile, stage, **given):
-    papermill.execute_notebook(
-        ROOT / f"notebooks/{stage}.ipynb", None, {**given, "profile": str(profile)},
-        progress_bar=False,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -220,9 +213,9 @@ def test_bad_parameters_of_papermill_are_named(profile, given, message):
 def test_stages_before_their_inputs_say_what_to_run(profile, executed, tmp_path):
     shutil.copy(profile / "params.yaml", tmp_path)
     with pytest.raises(Exception, match="no checkpoint at .*: run the train stage"):
-        run(tmp_path, "optimize")
+        compute(tmp_path, "optimize")
     shutil.copytree(profile / "data/checkpoints", tmp_path / "data/checkpoints")
     with pytest.raises(Exception, match="no theta at .*: run the optimize stage"):
-        run(tmp_path, "certify")
+        compute(tmp_path, "certify")
     with pytest.raises(Exception, match="no .*rows.*: run the certify notebook"):
-        run(tmp_path, "figures")
+        compute(tmp_path, "figures")

@@ -11,7 +11,7 @@ import pandas as pd
 import papermill
 import pytest
 import torch
-from stages import ANCER, ROOT, parameters, read_yaml, run, small, write_parameters
+from stages import ANCER, ROOT, compute, parameters, read_yaml, small, write_parameters
 from torch import nn
 
 from ancer.workspace.experiment import Experiment, Profile
@@ -92,10 +92,9 @@ def own(tmp_path_factory):
 @pytest.mark.slow
 def test_method_network_and_data_of_ones_own_reach_the_tables(own):
     for stage in ("train", "optimize", "certify", "memory"):
-        run(own, stage, experiment="mine")
-    run(own, "volumes")
-    run(own, "tables")
-    run(own, "figures")
+        compute(own, stage, experiment="mine")
+    for stage in ("volumes", "tables", "figures"):
+        compute(own, stage)
     table = pd.read_csv(own / "results/tables/T1.csv")
     assert set(table["method"]) == {"Plain", "Larger (ours)"}
     rows = pd.read_csv(own / "results/rows/mine.csv").set_index("method")
@@ -116,7 +115,7 @@ def test_a_file_of_weights_takes_the_place_of_training(own, tmp_path):
     p["experiments"]["mine"] |= {"training": "theirs", "options": {"file": "net.pt"}}
     write_parameters(folder, p)
     for stage in ("train", "optimize", "certify"):
-        run(folder, stage, experiment="mine")
+        compute(folder, stage, experiment="mine")
     module = Experiment.open("mine", profile=folder).network()
     ours = {name.removeprefix("net."): tensor for name, tensor in module.state_dict().items()}
     for name, tensor in network.state_dict().items():
@@ -284,10 +283,9 @@ def test_a_trial_reads_what_a_trial_wrote(profile, executed):
     """Another sigma: its theta is not the profile's, and certify says so until it is there."""
     given = {"experiment": NAME, "sigma": 0.3, "images": 2, "methods": ["fixed", "isotropic"]}
     with pytest.raises(Exception, match="made with noise = .*0.25.*0.3.*run the optimize notebook"):
-        run(profile, "certify", **given)
-    run(profile, "optimize", **given)
-    run(profile, "certify", **given)
-    run(profile, "memory", **given)
+        compute(profile, "certify", **given)
+    for stage in ("optimize", "certify", "memory"):
+        compute(profile, stage, **given)
     (folder,) = (profile / ".build/trial").glob("*sigma=0.3*")
     rows = pd.read_csv(folder / f"results/rows/{NAME}.csv")
     assert rows.groupby("method", sort=False).size().to_dict() == {"fixed": 2, "isotropic": 2}
@@ -298,7 +296,7 @@ def test_a_trial_reads_what_a_trial_wrote(profile, executed):
 @pytest.mark.slow
 def test_rows_that_stopped_early_say_how_many_draws(profile, executed):
     given = {"experiment": NAME, "images": 3, "methods": ["fixed"], "n": 5000}
-    run(profile, "certify", **given, stop="improvement 0.2, hopeless 0")
+    compute(profile, "certify", **given, stop="improvement 0.2, hopeless 0")
     (folder,) = (profile / ".build/trial").glob("*stop=*")
     e = Experiment.open(NAME, profile=profile, images=3, methods=["fixed"], n=5000,
                         stop="improvement 0.2, hopeless 0")  # fmt: skip

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from stages import ROOT, STAGES, parameters, run, write_parameters
+from stages import ROOT, STAGES, compute, parameters, write_parameters
 
 from ancer.measures import average_certified_radius, certified_accuracy
 from ancer.models import networks, published
@@ -195,11 +195,11 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     (name,) = [name for name in p["experiments"] if name.startswith("imagenet-gaussian")]
     p["experiments"] = {name: p["experiments"][name]}
     p |= {"images": 2, "every": 3}
-    p["certify"] |= {"n0": 4, "n": 20}
+    p["certify"] |= {"n0": 4, "n": 12}
     p["methods"]["isotropic"] |= {"draws": 4, "scales": [0.5, 1.0, 2.0]}
     p["methods"]["anisotropic"] |= {"search_draws": 4, "iterations": 2, "draws": 4}
     # bfloat16 takes many times as long where the processor has none
-    p["evaluate"] |= {"batch_size": 8, "dtype": "float32"}
+    p["evaluate"] |= {"batch_size": 4, "dtype": "float32"}
     p["statistics"] = {"horizon": 100, "images": 1, "n": 20}
     p["coverage"] = {"families": ["darker", "jpeg"], "images": 1, "n": 4}
     p["published"] = str(folder / p["published"])
@@ -223,10 +223,10 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     cohen["state_dict"] = {f"1.module.{key}": value for key, value in state.items()}
     torch.save(cohen, file)
     for stage in STAGES:
-        run(tmp_path, stage, experiment=name)
+        compute(tmp_path, stage, experiment=name)
     for stage in ("volumes", "tables", "figures"):
-        run(tmp_path, stage)
+        compute(tmp_path, stage)
     rows = pd.read_csv(tmp_path / "results/rows" / f"{name}.csv")
     assert rows["idx"].tolist() == [0, 3] * 4 and rows["label"].tolist() == [0, 1] * 4
-    assert (rows["n"] == 20).all() and rows.notna().all().all()
+    assert (rows["n"] == 12).all() and rows.notna().all().all()
     assert "ResNet-50, Cohen et al. 2019" in (tmp_path / "results/tables/T1.md").read_text()
