@@ -196,9 +196,7 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     elif not isinstance(images, Tensor):
         if labels is not None:
             raise ValueError("labels come with the batches of a DataLoader: leave out labels=")
-        parts, of_parts = zip(*images, strict=True)
-        images = torch.cat(parts)
-        labels = torch.cat(list(map(torch.as_tensor, of_parts)))
+        images, labels = _of_loader(images)
     check_images(images)
     if labels is None:
         return images, None
@@ -206,6 +204,34 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     if truth.shape != (len(images),):
         raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
     return images, checked_labels(truth, len(images))
+
+
+def _of_loader(loader: Any) -> tuple[Tensor, Tensor]:
+    """All images of a DataLoader, and their labels."""
+    if isinstance(loader, str) or not isinstance(loader, Iterable):
+        raise ValueError(
+            "images must be a tensor, an array or DataLoader(dataset, batch_size=100), "
+            f"found {type(loader).__name__}"
+        )
+    images = []
+    labels = []
+    for batch in loader:
+        try:
+            of_batch, named = batch
+            named = torch.as_tensor(named)
+            matches = named.shape == of_batch.shape[:1]
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            matches = False
+        if not matches:
+            raise ValueError(
+                "batches must be (images, labels), a number an image: "
+                f"DataLoader(dataset, batch_size=100)? Found {type(loader).__name__}"
+            )
+        images.append(of_batch)
+        labels.append(named)
+    if not images:
+        raise ValueError("the DataLoader has no batch: there is nothing to certify")
+    return torch.cat(images), torch.cat(labels)
 
 
 def _open_run(

@@ -1,13 +1,14 @@
 """Notebooks that are the same each time: stripped, tidied, with one line of progress."""
 
 import ast
+import json
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ancer.registry import closest
 
@@ -26,34 +27,33 @@ METADATA = {
 }
 
 
-def strip(notebook: "NotebookNode") -> "NotebookNode":
-    """The notebook as committed: no outputs, no counts, no metadata but tags, ids by position."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-            cell.execution_count = None
-    return tidy(notebook)
-
-
-def tidy(notebook: "NotebookNode") -> "NotebookNode":
+def tidy(notebook: dict[str, Any]) -> None:
     """Drop what changes from run to run or machine to machine: times, random ids, versions."""
-    import nbformat
-
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat = 4
-    notebook.nbformat_minor = 5
-    for position, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{position}"
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-    return notebook
+    notebook["metadata"] = METADATA
+    notebook["nbformat"] = 4
+    notebook["nbformat_minor"] = 5
+    for position, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{position}"
+        tags = cell["metadata"].get("tags", [])
+        cell["metadata"] = {"tags": tags} if tags else {}
 
 
 def stripped_text(text: str) -> str:
-    """The text of a notebook's file, stripped."""
-    import nbformat
+    """A notebook's file as committed: no outputs, no counts, no metadata but tags, ids by position.
 
-    return nbformat.writes(strip(nbformat.reads(text, as_version=4))) + "\n"
+    Raises ValueError for what is no notebook of format 4.
+    """
+    # as JSON: git asks for each notebook in a process of its own, which nbformat takes seconds more
+    notebook = json.loads(text)
+    if notebook.get("nbformat") != 4:
+        raise ValueError("no notebook of format 4: open it in JupyterLab and save it")
+    tidy(notebook)
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+            cell["execution_count"] = None
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def strip_file(path: Path) -> bool:
@@ -120,7 +120,8 @@ def repeatable(notebook: "NotebookNode") -> "NotebookNode":
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = re.sub(r": done, \d+ \w+ in .*", ": done", output.text)
-    return tidy(notebook)
+    tidy(notebook)
+    return notebook
 
 
 def _say(line: str) -> None:

@@ -162,6 +162,24 @@ def test_bad_arguments_are_named_before_any_work(change, message):
         ancer.evaluate(Halves(), loader, LABELS, **JOB)
 
 
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("photos/", "images must be a tensor, an array or DataLoader.*, found str"),
+        (None, "images must be a tensor, an array or DataLoader.*, found NoneType"),
+        (TensorDataset(IMAGES, LABELS), "DataLoader.dataset, batch_size=100., found TensorDataset"),
+        (DataLoader(TensorDataset(IMAGES)), "batches must be .images, labels., a number an image"),
+        (DataLoader(TensorDataset(IMAGES, LABELS, LABELS)), "batches must be .images, labels."),
+        (DataLoader(TensorDataset(IMAGES, LABELS[:, None])), "batches must be .images, labels."),
+        ((IMAGES, LABELS), "batches must be .images, labels., .* Found tuple"),
+        (DataLoader(TensorDataset(IMAGES[:0], LABELS[:0])), "the DataLoader has no batch"),
+    ],
+)
+def test_what_gives_no_images_with_labels_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        ancer.evaluate(Halves(), given, **JOB)
+
+
 class Constant(nn.Module):
     def forward(self, x):
         return torch.tensor([[0.0, 2.0]]).expand(len(x), 2)

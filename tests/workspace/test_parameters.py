@@ -4,13 +4,14 @@ written."""
 import math
 import re
 import shutil
-import subprocess
 
 import pytest
 from dvc.utils.hydra import apply_overrides
-from stages import ANCER, ROOT, parameters, write_parameters
+from stages import ROOT, parameters, write_parameters
+from typer.testing import CliRunner
 
 from ancer.training.loop import Recipe
+from ancer.workspace.cli import app
 from ancer.workspace.experiment import Experiment, Profile
 from ancer.workspace.methods import check_parameters
 from ancer.workspace.parameters.models import Parameters
@@ -290,10 +291,8 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
     message = f"params.yaml: {section}.{name}: found {name!r}, {expected}"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_parameters(folder)
-    arguments = [ANCER, "sources", str(ROOT / "notebooks")]
-    if (section, name) in [("experiments", NAMES[0]), ("experiments", NAMES[1])]:
-        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
-        assert done.returncode and message in done.stderr
+    done = CliRunner().invoke(app, ["sources", str(ROOT / "notebooks"), "--profile", str(folder)])
+    assert done.exit_code and message in str(done.exception)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert written == {"profiles", "profiles/evil", "profiles/evil/params.yaml"}
 
@@ -311,10 +310,8 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
 )
 def test_the_first_stage_finds_what_later_ones_would_stumble_over(tmp_path, place, value, message):
     folder = changed(tmp_path, place.split("."), value)
-    done = subprocess.run(
-        [ANCER, "sources", str(ROOT / "notebooks")], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode and message in done.stderr
+    done = CliRunner().invoke(app, ["sources", str(ROOT / "notebooks"), "--profile", str(folder)])
+    assert done.exit_code and message in str(done.exception)
     assert not (folder / ".build").exists()
 
 

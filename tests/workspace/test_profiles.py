@@ -185,7 +185,7 @@ def test_the_papers_profiles_have_the_same_published_rows():
 
 
 @pytest.mark.slow
-def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
+def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path, monkeypatch):
     """224x224 crops of images of several sizes, tiny N.
 
     ResNet-50 of random weights in the format of Cohen et al.
@@ -222,6 +222,7 @@ def test_imagenet_runs_end_to_end_on_a_small_folder(tmp_path):
     cohen = {"epoch": 90, "arch": "resnet50", "optimizer": {}}
     cohen["state_dict"] = {f"1.module.{key}": value for key, value in state.items()}
     torch.save(cohen, file)
+    monkeypatch.setattr("ancer.workspace.stages.train.COPIES", 4)
     for stage in STAGES:
         compute(tmp_path, stage, experiment=name)
     for stage in ("volumes", "tables", "figures"):

@@ -26,6 +26,7 @@ from ancer.workspace.parameters.options import named
 
 # of an experiment; what the data set's options do shows in its images
 NOT_OF_TRAINING = {"dataset", "classes", "convert", "methods", "method_options"}
+COPIES = 100  # of each test image, under noise
 
 
 def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
@@ -106,8 +107,8 @@ def accuracy_under_noise(experiment: Experiment, network: nn.Module) -> dict[str
     data: Dataset = experiment.data
     smoothed = SmoothedClassifier(experiment.evaluated(network), experiment.law)
     seed = experiment.parameters.seed
-    votes = smoothed.counts(data.images, 100, seed=seed, purpose="predict", indices=data.indices)
-    correct = votes.gather(1, data.labels[:, None]).double() / 100
+    votes = smoothed.counts(data.images, COPIES, seed=seed, purpose="predict", indices=data.indices)
+    correct = votes.gather(1, data.labels[:, None]).double() / COPIES
     majority = votes.argmax(dim=1) == data.labels
     return {
         "under noise": correct.mean().item(),
