@@ -35,7 +35,7 @@ test: .venv/.tested
 	ruff check .
 	ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 4 --no-loadscope-reorder
 
 docs: .venv/.documented
 	sphinx-build -q -W --keep-going -c docs . .build/docs

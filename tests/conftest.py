@@ -8,7 +8,6 @@ worker is left alone with it.
 import re
 from functools import cache
 
-import psutil
 import pytest
 from stages import EXPERIMENTS, LAST, ROOT, STAGES, run, small
 from xdist.scheduler import LoadScopeScheduling
@@ -44,11 +43,6 @@ def group_of(file):
         return "browser"
     takes_all_stages = re.search(r"def \w+\([^)]*\bexecuted\b", (ROOT / file).read_text())
     return "pipeline" if takes_all_stages else file
-
-
-def pytest_xdist_auto_num_workers(config):
-    """One more than there are processors: some worker waits for a kernel, a browser or a disk."""
-    return psutil.cpu_count() + 1
 
 
 class ByGroup(LoadScopeScheduling):
