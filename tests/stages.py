@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import papermill
 from ruamel.yaml import YAML
 
@@ -76,6 +77,7 @@ def small(folder: Path, experiments: Sequence[str] = EXPERIMENTS) -> Path:
 
 def compute(profile: Path, name: str, **given: Any) -> None:
     """Run the cells of a stage's notebook here: a kernel has to import everything anew."""
+    matplotlib.use("agg")
     names = {"__name__": "__main__"}
     for cell in json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":

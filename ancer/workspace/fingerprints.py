@@ -168,9 +168,9 @@ def fingerprint(
         modules.add(NOT_NOTEBOOKS[stage])
         page = content_of(TEMPLATES)[:16]
     else:
-        source = notebook_source(notebooks / f"{stage}.ipynb")
-        modules |= imports(_code(source))
-        page = hashlib.sha256(source.encode()).hexdigest()[:16]
+        cells = cells_of(notebooks / f"{stage}.ipynb")
+        modules |= imports(_code(cells))
+        page = hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
     return {"page": page, "code": hash_of_modules(modules), "data": data, "parameters": plain}
 
 
@@ -192,20 +192,20 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
             yield function.__module__
 
 
-def notebook_source(path: Path) -> str:
-    """A notebook's cells without outputs, as text."""
-    sources = []
-    for cell in json.loads(path.read_text())["cells"]:
-        sources.append([cell["cell_type"], "".join(cell["source"])])
-    return json.dumps(sources)
-
-
-def _code(source: str) -> str:
+def cells_of(path: Path) -> list[tuple[str, str]]:
+    """A notebook's cells without outputs: their kinds and texts."""
     cells = []
-    for kind, text in json.loads(source):
+    for cell in json.loads(path.read_text())["cells"]:
+        cells.append((cell["cell_type"], "".join(cell["source"])))
+    return cells
+
+
+def _code(cells: Sequence[tuple[str, str]]) -> str:
+    code = []
+    for kind, text in cells:
         if kind == "code":
-            cells.append(text)
-    return "\n".join(cells)
+            code.append(text)
+    return "\n".join(code)
 
 
 def write_fingerprints(

@@ -43,7 +43,7 @@ def stripped_text(text: str) -> str:
 
     Raises ValueError for what is no notebook of format 4.
     """
-    # as JSON: git asks for each notebook in a process of its own, which nbformat takes seconds more
+    # as JSON: git's filter is a process a notebook, and nbformat takes two seconds to load
     notebook = json.loads(text)
     if notebook.get("nbformat") != 4:
         raise ValueError("no notebook of format 4: open it in JupyterLab and save it")

@@ -277,6 +277,13 @@ def test_options_of_a_theta_function_have_its_types(tmp_path, place, value, mess
     assert draws == 10 and type(draws) is int
 
 
+def refusal(folder):
+    """What the pipeline's first stage says of a profile that it refuses."""
+    done = CliRunner().invoke(app, ["sources", str(ROOT / "notebooks"), "--profile", str(folder)])
+    assert done.exit_code
+    return str(done.exception)
+
+
 NAMES = ["x$(touch PWNED)", "../../evil", "a b", "-p", ".hidden", "a/b", "a;b", "a'b", "a\nb", ""]
 
 
@@ -291,8 +298,7 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
     message = f"params.yaml: {section}.{name}: found {name!r}, {expected}"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_parameters(folder)
-    done = CliRunner().invoke(app, ["sources", str(ROOT / "notebooks"), "--profile", str(folder)])
-    assert done.exit_code and message in str(done.exception)
+    assert message in refusal(folder)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert written == {"profiles", "profiles/evil", "profiles/evil/params.yaml"}
 
@@ -310,8 +316,7 @@ def test_names_that_are_no_names_are_refused_before_anything_is_written(tmp_path
 )
 def test_the_first_stage_finds_what_later_ones_would_stumble_over(tmp_path, place, value, message):
     folder = changed(tmp_path, place.split("."), value)
-    done = CliRunner().invoke(app, ["sources", str(ROOT / "notebooks"), "--profile", str(folder)])
-    assert done.exit_code and message in str(done.exception)
+    assert message in refusal(folder)
     assert not (folder / ".build").exists()
 
 
