@@ -88,20 +88,18 @@ def lab(tmp_path_factory):
 
 
 class Notebook:
-    """A notebook opened in JupyterLab, driven by its menus.
+    """A notebook opened in JupyterLab, driven by its menus; one at a time.
 
     foreign: requests to anywhere but the server.
     """
 
-    def __init__(self, context, lab, name):
+    def __init__(self, page, lab, name):
         self.lab = lab
         self.path = lab.folder / f"notebooks/{name}.ipynb"
-        self.page = context.new_page()
+        self.page = page
         self.foreign = []
         self.page.on("request", self._note)
-        self.page.goto(
-            f"{lab.address}lab/tree/notebooks/{name}.ipynb?token=t&reset", timeout=60_000
-        )
+        self.open(f"notebooks/{name}.ipynb")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.wait(idle=True)
 
@@ -115,6 +113,12 @@ class Notebook:
         """Click through a menu of the bar."""
         self.page.locator(".lm-MenuBar-item", has_text=items[0]).first.click()
         self.page.locator(".lm-Menu-item", has_text=items[1]).first.click()
+
+    def open(self, path):
+        """A file of the server's folder, in a tab of its own."""
+        self.menu("File", "Open from Path")
+        self.page.locator(".jp-Dialog input").fill(path)
+        self.page.keyboard.press("Enter")
 
     def wait(self, *, idle, seconds=600):
         """Until the notebook's kernel is idle, or busy."""
@@ -155,14 +159,18 @@ class Notebook:
 
     def close(self):
         self.page.screenshot(path=PICTURES / f"{self.path.stem}.png")
-        self.page.close()
+        self.page.remove_listener("request", self._note)
+        self.menu("File", "Close Tab")
+        self.page.wait_for_selector(".jp-Notebook", state="detached")
 
 
 @pytest.fixture(scope="session")
 def opened(browser, lab):
-    """A function that opens a notebook, in a browser that keeps JupyterLab's scripts."""
-    context = browser.new_context(viewport={"width": 1500, "height": 1100})
-    return lambda name: Notebook(context, lab, name)
+    """A function that opens a notebook, in a JupyterLab that stays open."""
+    page = browser.new_page(viewport={"width": 1500, "height": 1100})
+    page.goto(f"{lab.address}lab?token=t&reset", timeout=60_000)
+    page.wait_for_selector(".jp-Launcher", timeout=60_000)
+    return lambda name: Notebook(page, lab, name)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ each target was killed, and how many rows were lost, doubled or differ from thos
 break.
 """
 
+import itertools
 import json
 import os
 import random
@@ -146,27 +147,22 @@ def test_rows_survive_kills_at_random_moments(trained, profile, capsys):
     """All processes, papermill, the kernel or a worker die at any moment of a run."""
     chance = random.Random(0)
     kills = Counter()
+    targets = itertools.cycle(["all", "kernel", "worker", "papermill"])
     whole = (trained / ROWS).read_bytes()
     expected = count_of(trained)
-    started = time.monotonic()
-    process = start(profile)
-    process.wait()
-    usual = time.monotonic() - started
-    assert (profile / ROWS).read_bytes() == whole
-    shutil.rmtree(profile / "results")
     missing = 0
     doubled = 0
     differing = 0
-    runs = 1
+    runs = 0
     while kills.total() - kills[EARLY] < KILLS:
         process = start(profile)
-        target = chance.choice(["all", "papermill", "kernel", "worker"])
-        try:
-            process.wait(timeout=chance.uniform(0, usual))
-        except subprocess.TimeoutExpired:
-            if not killed(process, target, chance):
-                target = EARLY
-            kills[target] += 1
+        target = next(targets)
+        # between what is there and the last row, and a moment later
+        few = chance.randint(lines(profile), expected)
+        wait_for(lambda few=few: lines(profile) >= few, process)
+        time.sleep(chance.uniform(0, 1))
+        if process.poll() is None:
+            kills[target if killed(process, target, chance) else EARLY] += 1
         process.wait(timeout=300)
         if not (profile / ROWS).exists():
             continue  # the next run goes on
@@ -230,6 +226,7 @@ def test_a_finished_stage_that_is_run_again_computes_nothing(trained, tmp_path):
 
 
 def test_a_second_run_is_refused_by_the_first_ones_process_and_host(profile):
+    use(profile, {})
     first = start(profile)
     wait_for(lambda: lines(profile) > 0, first)
     kernel = descendants(first, "ipykernel")[0]
@@ -273,6 +270,7 @@ def test_full_disk_loses_no_row(trained, profile, disk):
 
 def test_disk_that_becomes_read_only_loses_no_row(trained, profile, disk, tmp_path):
     """The folder of the rows becomes a read-only copy of itself, as after an error of the disk."""
+    use(profile, {})
     disk("size=1m")
     rows = profile / "results/rows"
     frozen = tmp_path / "frozen"
