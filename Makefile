@@ -15,6 +15,9 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
+# bytecode is written when a module is first imported: most of 20,000 never are
+INSTALL := pip install -q --no-compile
+
 .PHONY: all report test docs speed gpu
 .DELETE_ON_ERROR:
 
@@ -58,7 +61,7 @@ speed: .venv/.installed
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml requirements.lock
-	pip install -q -c requirements.lock -e '.[workspace,explore]'
+	$(INSTALL) -c requirements.lock -e '.[workspace,explore]'
 	ln -sf "$(CURDIR)/jupyter_lab_config.py" .venv/etc/jupyter/
 	mkdir -p .venv/etc/jupyter/labconfig
 	ln -sf "$(CURDIR)/jupyter_lab_settings.json" \
@@ -67,9 +70,9 @@ speed: .venv/.installed
 	touch $@
 
 .venv/.tested: .venv/.installed
-	pip install -q -c requirements.lock -e '.[workspace,test,docs,dask,explore,imagenet,diffusers]'
+	$(INSTALL) -c requirements.lock -e '.[workspace,test,docs,dask,explore,imagenet,diffusers]'
 	touch $@
 
 .venv/.documented: .venv/.installed
-	pip install -q -c requirements.lock -e '.[workspace,explore,docs]'
+	$(INSTALL) -c requirements.lock -e '.[workspace,explore,docs]'
 	touch $@

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ancer.bases.lattice import step_of
 from ancer.certificates.certificate import Certificate
 from ancer.certificates.many import Certificates
 from ancer.classifier import Classifier, Evaluation
@@ -117,8 +118,7 @@ def certify(
     rules = as_rules(stop)
     check_whole(seed=seed)
     plan = plan_of(n, bool(rules), looks)
-    step = lattice if exact else None
-    smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
+    smoothed = SmoothedClassifier(model, noise, lattice=step_of(exact, lattice), shared=shared)
     queries = smoothed.queries(x, indices)
     if noise.deterministic:
         return certificates(queries, counted_all(queries), alpha=0.0)
@@ -269,8 +269,7 @@ def predict(
     """
     check_budget(n, 1, alpha, "two")
     check_whole(seed=seed)
-    step = lattice if exact else None
-    smoothed = SmoothedClassifier(model, noise, lattice=step, shared=shared)
+    smoothed = SmoothedClassifier(model, noise, lattice=step_of(exact, lattice), shared=shared)
     queries = smoothed.queries(x, indices)
     if evaluation is not None and evaluation != queries.evaluation:
         raise ValueError(

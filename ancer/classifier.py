@@ -1,6 +1,5 @@
 """Base classifiers: how they are evaluated, and their identity."""
 
-import copy
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ancer.evaluation.outputs import (
     check_module,
     check_probabilities,
     check_shape,
+    copied,
     explained,
 )
 
@@ -94,14 +94,14 @@ class Classifier:
         self.memory_format = memory_format_of(memory_format)
         check_module(module)
         with torch.inference_mode(False):  # so that its own copy can be searched with gradients
-            self.module = copy.deepcopy(module).eval().requires_grad_(False)
+            self.module = copied(module).eval().requires_grad_(False)
         if fold:
             self.module = _folded(self.module)
         self.module.to(dtype=self.dtype)
         self.module.to(memory_format=self.memory_format)
         self._probes: dict[tuple, str] = {}  # hashes of outputs, by identity and shape
         self._checked = ""  # the identity whose rows were found to be independent
-        self._classes: int | None = None  # columns of its outputs, once known
+        self.classes: int | None = None  # columns of its outputs, once known
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -175,12 +175,12 @@ class Classifier:
                 raise
             raise problem from error
         check_shape(outputs, len(inputs))
-        if self._classes not in (None, outputs.shape[1]):
+        if self.classes not in (None, outputs.shape[1]):
             raise ValueError(
-                f"the model returned {outputs.shape[1]} classes, {self._classes} before: their "
+                f"the model returned {outputs.shape[1]} classes, {self.classes} before: their "
                 "number must be fixed"
             )
-        self._classes = outputs.shape[1]
+        self.classes = outputs.shape[1]
         if outputs.is_complex() or outputs.dtype == torch.bool:
             raise ValueError(f"the model must return real numbers, found {outputs.dtype}")
         if not torch.isfinite(outputs).all():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ancer._files import write_text
+from ancer.bases.lattice import step_of
 from ancer.certificates.many import FILE, Certificates, Labels, checked_labels
 from ancer.certificates.remarks import remarks
 from ancer.certificates.results import RUN, Results, joined
@@ -71,7 +72,7 @@ def evaluate(
         labels: the true classes, where they are known.
         sigma: of the noise under which the model was trained.
         noise: gaussian (l2), uniform or splitting (l1).
-        methods: of "fixed", "isotropic" and "anisotropic", each starting from theta of the one
+        methods: of "fixed", "isotropic" and "anisotropic", which start from theta of the one
             before; or names with functions theta(classifier, x, noise, *, seed, indices), as in
             docs/own-method.md, which start from the training noise; None is that noise itself.
         out: a folder. Each `chunk` images of a method are kept there when they are done, and a run
@@ -89,7 +90,7 @@ def evaluate(
         promised: `Memory` answers for them.
 
     Raises:
-        ValueError: before any work, on arguments outside their domain.
+        ValueError: before any certificate, on arguments outside their domain.
 
     Example:
         >>> x = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
@@ -108,12 +109,17 @@ def evaluate(
     functions, chained = _functions(methods, OF_SPLITS if start.deterministic else METHODS)
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, found {chunk}")
-    settings = {"n": n, "alpha": alpha, "seed": seed, "exact": exact, "lattice": lattice}
+    step_of(exact, lattice)
+    settings = {"n": int(n), "alpha": float(alpha), "seed": int(seed)}
+    settings |= {"exact": bool(exact), "lattice": lattice}
+    evaluation = classifier.evaluation(x.shape[1:])
+    if truth is not None and truth.max() >= (classifier.classes or 0):
+        raise ValueError(f"label {truth.max()} is outside the model's {classifier.classes} classes")
     folder = None if out is None else Path(out)
     if folder is not None:
-        about = {**settings, "sigma": sigma, "noise": noise, "chunk": chunk}
-        about |= {"indices": numbers, "methods": list(functions)}
-        _open_run(folder / RUN, about, classifier, x, truth)
+        about = {**settings, "sigma": float(sigma), "noise": noise, "chunk": int(chunk)}
+        about |= {"indices": numbers, "methods": list(functions), "chained": chained}
+        _open_run(folder / RUN, about | asdict(evaluation), x, truth)
 
     # 2. some images after the other, each by all methods
     found: dict[str, list[Certificates]] = defaultdict(list)
@@ -123,6 +129,8 @@ def evaluate(
             before = start
             for method, function in functions.items():
                 bar.set_description(method)
+                if function is None:
+                    before = start
                 place = None if folder is None else folder / method / f"{first:08d}"
                 named = {**settings, "indices": numbers[first : first + chunk]}
                 done = _certified(classifier, part, before, function, named, place)
@@ -156,7 +164,7 @@ def _certified(
     noise = start
     if function is not None:
         planned = {name: settings[name] for name in PLANNED if name in _takes(function)}
-        noise = start.with_theta(function(classifier, x, start, **planned))
+        noise = start.with_theta(function(classifier, x.to(classifier.device), start, **planned))
     found = certify(classifier, x, noise, **settings)
     if place is not None:
         found.save(place)
@@ -185,8 +193,21 @@ def _functions(
         if not re.fullmatch(NAME, name):
             raise ValueError(f"a method's name is letters, digits and ._-, found {name!r}")
     if isinstance(methods, Mapping):
+        for name, function in methods.items():
+            if function is not None and not callable(function):
+                raise ValueError(
+                    f"methods[{name!r}] must be a function or None, found {function!r}"
+                )
         return dict(methods), False
-    return {name: find(name, known, "method") for name in methods}, True
+    names = list(methods)
+    if not isinstance(methods, Sequence):
+        raise ValueError(f"methods must be in an order, found {methods!r}: {names}")
+    if "isotropic" in names and "anisotropic" in names[: names.index("isotropic")]:
+        raise ValueError(
+            "isotropic starts from one number an image, theta of the method before it: name it "
+            f"before anisotropic, found {names}"
+        )
+    return {name: find(name, known, "method") for name in names}, True
 
 
 def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.ndarray | None]:
@@ -200,7 +221,7 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     check_images(images)
     if labels is None:
         return images, None
-    truth = np.asarray(labels)
+    truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if truth.shape != (len(images),):
         raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
     return images, checked_labels(truth, len(images))
@@ -237,18 +258,16 @@ def _of_loader(loader: Any) -> tuple[Tensor, Tensor]:
 def _open_run(
     path: Path,
     about: dict[str, Any],
-    classifier: Classifier,
     x: Tensor,
     labels: np.ndarray | None,
 ) -> None:
-    """Write what a run is of, or ValueError where another one is there."""
+    """Write what a run is of, or ValueError where certificates of another one are."""
     now = {
         **about,
         "labels": None if labels is None else labels.tolist(),
-        "images": hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest(),
-        **asdict(classifier.evaluation(x.shape[1:])),
+        "images": hashlib.sha256(x.detach().contiguous().cpu().numpy().tobytes()).hexdigest(),
     }
-    if path.is_file():
+    if path.is_file() and any(path.parent.glob(f"*/*/{FILE}")):
         there = json.loads(path.read_text())
         other = [name for name in now if there.get(name) != now[name]]
         if other:

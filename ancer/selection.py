@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ancer._contest import Contest
 from ancer.bases.basis import PIXELS, Basis
+from ancer.bases.lattice import step_of
 from ancer.certificates.certificate import Certificate
 from ancer.classifier import Classifier, as_classifier
 from ancer.confidence.budget import check_budget, check_whole
@@ -156,7 +157,7 @@ def certify_best(
         alpha = n0 = 0  # no chance to share, no draws to choose on
     levels = _levels(candidates, shares, alpha)
     classifier = as_classifier(model)
-    step = lattice if exact else None
+    step = step_of(exact, lattice)
     basis = _common_basis(candidates)
     queries = []
     for noise in candidates.values():
@@ -224,6 +225,8 @@ def _adds(candidate: Certificate, members: Sequence[Certificate]) -> bool:
 def _check_candidates(candidates: Mapping[str, Noise], report: str) -> None:
     if report not in REPORTS:
         raise ValueError(f"report must be one of {REPORTS}, found {report!r}")
+    if not isinstance(candidates, Mapping):
+        raise ValueError(f"candidates must be noises by name, found {candidates!r}")
     laws = {type(noise) for noise in candidates.values()}
     if len(laws) != 1 or not issubclass(laws.pop(), Noise):
         raise ValueError(

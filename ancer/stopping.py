@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from torch import Tensor
@@ -80,17 +81,16 @@ class Target:
     futility: float = 0.01
 
     def __post_init__(self):
-        if (self.radius is None) == (self.proxy_radius is None):
-            self._refuse()
-        if self.radius is not None and not 0 < self.radius < np.inf:
-            self._refuse()
-        if self.proxy_radius is not None and not 0 < self.proxy_radius < np.inf:
+        both = self.radius is not None and self.proxy_radius is not None
+        radius = self.proxy_radius if self.radius is None else self.radius
+        if both or not isinstance(radius, Real) or not 0 < radius < np.inf:
             self._refuse()
         _check_level("futility", self.futility)
 
     def _refuse(self):
         raise ValueError(
-            f"give either radius or proxy_radius, > 0, found {self.radius} and {self.proxy_radius}"
+            "give either radius or proxy_radius, a number > 0, found "
+            f"{self.radius!r} and {self.proxy_radius!r}"
         )
 
     def __call__(self, running: Running) -> np.ndarray:
@@ -191,6 +191,10 @@ class Grid:
     futility: float = 0.01
 
     def __post_init__(self):
+        if np.ndim(self.radii) != 1:
+            raise ValueError(
+                f"radii must be several numbers, found {self.radii!r}: Grid.every(step)"
+            )
         if not len(self.radii) or not (np.diff([-np.inf, *self.radii, np.inf]) > 0).all():
             raise ValueError(f"radii must be ascending numbers, found {list(self.radii)}")
         if self.radii[0] < 0:

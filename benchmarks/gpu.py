@@ -82,13 +82,19 @@ def main(images: Annotated[int, typer.Argument()] = 4) -> None:
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs CUDA: torch.cuda.is_available() is False here")
     about = machine(torch.device("cuda"))
-    record: dict = {**about, "votes": [], "published": against_published(images)}
-    for arch, shape, batch, n in NETWORKS:
-        record["votes"] += votes_against_forward(arch, shape, batch, n)
-    for part in ("votes", "published"):
-        print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
     card = re.sub(r"\W+", "-", about["device"]).strip("-").lower()
     path = ROOT / f"benchmarks/results/gpu-{card}.json"
+    record: dict = {**about, "votes": []}
+    for arch, shape, batch, n in NETWORKS:
+        record["votes"] += votes_against_forward(arch, shape, batch, n)
+    _keep(path, record, "votes")
+    record["published"] = against_published(images)  # installs, which needs a package registry
+    _keep(path, record, "published")
+
+
+def _keep(path: Path, record: dict, part: str) -> None:
+    """Print a part of the record, and write what there is so far."""
+    print(pd.DataFrame(record[part]).round(4).to_markdown(index=False), end="\n\n")
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 

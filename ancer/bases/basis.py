@@ -84,6 +84,14 @@ class Pixels(Basis):
 PIXELS = Pixels()
 
 
+def check_basis(basis: object) -> None:
+    """Raise ValueError for what is no basis, such as the name of one."""
+    if not isinstance(basis, Basis):
+        raise ValueError(
+            f"basis must be a Basis, found {basis!r}: ancer.bases.basis_named(name, image.shape)"
+        )
+
+
 def check_shape(basis: Basis, shape: Sequence[int]) -> None:
     """Raise ValueError unless the basis is one of images of this shape."""
     if not basis.is_pixels and tuple(shape) != tuple(basis.shape):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ancer.bases.basis import Basis
@@ -57,7 +58,27 @@ def levels(lattice: float) -> int:
 def nearest(x: Tensor, lattice: float) -> Tensor:
     """x with each pixel moved to the nearest level, as a file of the picture has it."""
     whole = levels(lattice)
-    return (x.double() * whole).round().to(x.dtype).div(whole)
+    return divided((x.double() * whole).round().to(x.dtype), whole)
+
+
+def divided(steps: Tensor, whole: int) -> Tensor:
+    """steps / whole, each rounded once, on any device; `steps` is overwritten.
+
+    By a number CUDA does not divide: it multiplies by the number's rounded inverse.
+    """
+    if steps.dtype in (torch.float32, torch.float64):
+        return steps.div_(steps.new_full((), whole))
+    return steps.div_(whole)  # a narrower one may not hold `whole`
+
+
+def step_of(exact: bool, lattice: float | None) -> float | None:
+    """The lattice of noise that is added exactly, of other noise None; ValueError without one."""
+    if exact and lattice is None:
+        raise ValueError(
+            "exact=True needs the step of the images' lattice (8-bit images: 1/255), found "
+            "lattice=None: give it, or exact=False"
+        )
+    return lattice if exact else None
 
 
 def check_on_lattice(x: Tensor, lattice: float) -> None:

@@ -82,13 +82,17 @@ def pca(images: Tensor, *, name: str = "pca") -> Dense:
     The same basis in every process of a machine. Where images do not vary at all (a border that is
     black in all of them), any axes would be principal: it has the pixels there, the first first.
     """
+    if not isinstance(images, Tensor) or len(images) < 2:
+        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"principal axes need a tensor of two images or more, found {found}")
     flat = images.flatten(1).double()
     n = flat.shape[1]
     with _one_thread():
         covariance = (flat - flat.mean(dim=0)).T.cov()
         # axes of equal variance are set apart by far less than what an image has
         apart = 1e-9 * covariance.trace() / n
-        covariance += torch.diag(apart * torch.linspace(1, 0, n, dtype=torch.float64))
+        order = torch.linspace(1, 0, n, dtype=torch.float64, device=flat.device)
+        covariance += torch.diag(apart * order)
         _, columns = torch.linalg.eigh(covariance)
     axes = columns.flip(1).mT
     # of an axis and its opposite, that whose largest entry is positive

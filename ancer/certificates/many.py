@@ -114,7 +114,7 @@ class Certificates(Sequence[Certificate]):
         if labels is not None:
             return pd.Series({"images": len(self), **measures.summary(frame)})
         abstained = (frame["prediction"] == ABSTAIN).mean()
-        means = frame[list(measures.MEANS.values())].mean().add_prefix("mean ")
+        means = frame[list(measures.MEANS.values())].mean(skipna=False).add_prefix("mean ")
         return pd.Series({"images": len(self), "abstained": abstained, **means})
 
     def plot(
@@ -131,8 +131,13 @@ class Certificates(Sequence[Certificate]):
 
         if by not in measures.MEANS.values():
             raise ValueError(f"by must be one of {[*measures.MEANS.values()]}, found {by!r}")
-        ax = ax or plt.subplots()[1]
         frame = self.to_frame(labels)
+        if frame[by].isna().any():
+            missing = int(frame[by].isna().sum())
+            raise ValueError(
+                f"{by} is not computed for {missing} images in this basis: plot another"
+            )
+        ax = ax or plt.subplots()[1]
         ends = np.unique([0.0, *frame[by]])
         shares = measures.certified_accuracy(frame, ends, by=by)
         ax.step(np.append(ends, ends[-1]), np.append(shares, 0), where="pre", **line)
@@ -178,13 +183,15 @@ class Certificates(Sequence[Certificate]):
 
 
 def checked_labels(labels: Labels, count: int) -> np.ndarray:
-    """The labels of so many certificates; ValueError unless they are that many whole numbers."""
-    found = np.asarray(labels)
+    """The labels of so many certificates; ValueError unless they are so many whole numbers >= 0."""
+    found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer):
         raise ValueError(
             f"labels must be {count} whole numbers, one a certificate, "
             f"found {found.dtype} of shape {found.shape}"
         )
+    if found.size and found.min() < 0:
+        raise ValueError(f"labels must be class numbers >= 0, found {found.min()}: leave it out")
     return found
 
 

@@ -1,6 +1,7 @@
 """Certificates of the same images by several methods, beside each other."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -74,17 +75,29 @@ class Results(Mapping[str, Certificates]):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
-        """What `evaluate` has finished in a folder; FileNotFoundError where there is nothing."""
+        """What all methods of `evaluate` have finished in a folder.
+
+        FileNotFoundError where there is nothing.
+        """
         path = Path(folder) / RUN
         if not path.is_file():
             raise FileNotFoundError(f"no run at {path}: give the folder `out` of evaluate")
         run = json.loads(path.read_text())
+        parts: dict[str, list[Certificates]] = defaultdict(list)
+        for first in range(0, len(run["indices"]), run["chunk"]):
+            try:
+                for method in run["methods"]:
+                    parts[method].append(Certificates.load(path.parent / method / f"{first:08d}"))
+            except FileNotFoundError:
+                break
+        finished = min(len(parts[method]) for method in run["methods"])
+        if finished == 0:
+            raise FileNotFoundError(f"nothing is finished at {path}: run evaluate on with it")
         found = {}
-        for method in run["methods"]:
-            parts = [Certificates.load(part) for part in sorted(path.parent.glob(f"{method}/*"))]
-            found[method] = joined(parts)
+        for method, those in parts.items():
+            found[method] = joined(those[:finished])
         labels = run["labels"]
-        return cls(found, None if labels is None else np.array(labels))
+        return cls(found, None if labels is None else np.array(labels[: len(found[method])]))
 
 
 def joined(parts: Iterable[Certificates]) -> Certificates:

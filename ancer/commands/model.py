@@ -1,5 +1,6 @@
 """Commands for a model of one's own: certify, predict, what a run says, what a machine has."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +20,13 @@ Data = Annotated[
     typer.Option(
         help="digits, torchvision:..., or a folder or archive <path>/test/<class>/<image>; "
         "<path>@224 scales and crops."
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with a class a line, in the order of the network's outputs, of which the "
+        "images may show a few; by default the classes of the images, sorted."
     ),
 ]
 Sigma = Annotated[float, typer.Option(help="Standard deviation of the training noise.")]
@@ -70,6 +78,7 @@ def certify(
     seed: Seed = 0,
     images: Images = None,
     every: Every = 1,
+    classes: Classes = None,
     exact: Exact = False,
     mean: Mean = "",
     std: Std = "",
@@ -88,7 +97,7 @@ def certify(
     from ancer.job import METHODS, evaluate
 
     found, _, classifier = _opened(
-        data, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
+        data, classes, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
     )
     results = evaluate(
         classifier,
@@ -121,6 +130,7 @@ def predict(
     seed: Seed = 0,
     images: Images = None,
     every: Every = 1,
+    classes: Classes = None,
     exact: Exact = False,
     mean: Mean = "",
     std: Std = "",
@@ -138,7 +148,7 @@ def predict(
     from ancer.regions.region import ABSTAIN
 
     found, law, classifier = _opened(
-        data, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
+        data, classes, images, every, noise, sigma, arch, weights, (mean, std), batch_size, dtype
     )
     answers = answer(
         classifier,
@@ -204,7 +214,16 @@ def say_if_slow(dtype: str) -> None:
         )
 
 
-def _opened(data, images, every, noise, sigma, arch, weights, normalize, batch_size, dtype):
+def _lines(path: Path | None) -> list[str] | None:
+    """The lines of a file, without the empty ones."""
+    if path is None:
+        return None
+    return list(filter(None, path.read_text().splitlines()))
+
+
+def _opened(
+    data, classes, images, every, noise, sigma, arch, weights, normalize, batch_size, dtype
+):
     """The images, the noise round them, and the network as it is evaluated."""
     from ancer.classifier import Classifier
     from ancer.datasets.loading import load
@@ -213,7 +232,9 @@ def _opened(data, images, every, noise, sigma, arch, weights, normalize, batch_s
     from ancer.noise.named import noise_named
 
     say_if_slow(dtype)
-    found = load(data, images=images, every=every)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where functions that --arch and --data name may be
+    found = load(data, images=images, every=every, classes=_lines(classes))
     law = noise_named(noise, sigma, found.lattice)
     numbers = [[float(part) for part in text.split(",") if part] for text in normalize]
     statistics = dict(zip(("mean", "std"), numbers, strict=True)) if any(numbers) else None

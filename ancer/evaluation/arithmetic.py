@@ -52,6 +52,20 @@ def fixed_arithmetic(device: torch.device) -> Iterator[None]:
         _SETTINGS.leave()
 
 
+@contextmanager
+def fixed_gradients(device: torch.device) -> Iterator[None]:
+    """`fixed_arithmetic` for gradients: on a GPU a layer whose gradient has no kernel that gives
+    the same numbers each time (adaptive pooling, interpolation) is warned of, not refused."""
+    with fixed_arithmetic(device):
+        before = torch.get_deterministic_debug_mode()
+        if device.type == "cuda":
+            _only_deterministic(1)
+        try:
+            yield
+        finally:
+            _only_deterministic(before)
+
+
 def _set_all(stack: ExitStack) -> None:
     # without it cuBLAS refuses to be deterministic
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

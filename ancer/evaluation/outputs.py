@@ -1,9 +1,21 @@
 """Modules that cannot be a base classifier, and outputs that are none, with the fix in words."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+# of what torch says where a layer does not take an image's shape
+OF_SHAPES = (
+    "to have",
+    "channels",
+    "shapes cannot",
+    "size mismatch",
+    "should contain",
+    "Expected 3D",
+    "must match the size",
+)
 
 
 def check_module(module: nn.Module) -> None:
@@ -16,10 +28,21 @@ def check_module(module: nn.Module) -> None:
         raise ValueError("the model's weights are on the meta device: load its weights first")
 
 
+def copied(module: nn.Module) -> nn.Module:
+    """A copy of a module; ValueError where it holds tensors that torch does not copy."""
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model cannot be copied ({error}): old hooks such as nn.utils.weight_norm come "
+            "off by nn.utils.remove_weight_norm; nn.utils.parametrizations has others"
+        ) from error
+
+
 def explained(error: RuntimeError, inputs: Tensor) -> ValueError | None:
     """An error of a module that comes from the images' shape, with the fix; None for another."""
     said = str(error)
-    if not any(word in said for word in ("to have", "channels", "shapes cannot", "size mismatch")):
+    if not any(words in said for words in OF_SHAPES):
         return None
     shape = tuple(inputs.shape[1:])
     fix = "x must be (B, channels, height, width), as the model takes it"

@@ -69,7 +69,10 @@ def compare(
             shapes.append(name)
     found = _classes_of_head(state, wanted, shapes, classes)
     if found is not None and not missing and not extra:
-        raise ValueError(f"{problem}: its head has {found} classes, pass classes={found}")
+        raise ValueError(
+            f"{problem}: its head has {found} classes, pass classes={found} (a command: --classes, "
+            "a file with a class a line)"
+        )
     differences = [
         *_first_of("missing", missing),
         *_first_of("unexpected", extra),

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancer.bases.basis import PIXELS, Basis, check_shape
-from ancer.bases.lattice import levels
+from ancer.bases.basis import PIXELS, Basis, check_basis, check_shape
+from ancer.bases.lattice import divided, levels
 
 
 class Noise(ABC):
@@ -27,6 +27,7 @@ class Noise(ABC):
 
     def __init__(self, theta: float | Tensor, *, basis: Basis = PIXELS):
         self.theta = positive(theta)
+        check_basis(basis)
         self.check_basis(basis)
         self.basis = basis
 
@@ -128,7 +129,7 @@ class Noise(ABC):
             return torch.addcmul(y, theta, z)
         whole = (y.double() / lattice).round() + 0.0  # of 0 and -0, both 0
         noise = self.steps(theta.double() / lattice, z)
-        return noise.add_(whole).to(dtype or y.dtype).div_(levels(lattice))
+        return divided(noise.add_(whole).to(dtype or y.dtype), levels(lattice))
 
     def theta_for(self, x: Tensor, lattice: float | None = None) -> Tensor:
         """theta as it is sampled round images x (B, ...): (B, 1, ..., 1) or like x.
@@ -202,7 +203,7 @@ def check_noise(noise: object) -> None:
 
 def positive(scale: float | Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """`scale` as a floating tensor, of `dtype` if given; ValueError unless > 0 and finite there."""
-    if isinstance(scale, str):
+    if scale is None or isinstance(scale, str):
         raise ValueError(f"noise scales must be numbers, found {scale!r}")
     given = torch.as_tensor(scale).detach()
     if not given.is_floating_point():

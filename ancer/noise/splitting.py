@@ -7,7 +7,7 @@ for scales of the pixels' own.
 import torch
 from torch import Tensor
 
-from ancer.bases.lattice import levels
+from ancer.bases.lattice import divided, levels
 from ancer.noise.sampled import UniformNoise
 
 
@@ -105,7 +105,7 @@ class SplittingNoise(UniformNoise):
         # 2. its middle
         low = (start / cuts).clamp_(min=0)
         high = ((start + ticks) / cuts).clamp_(max=whole)
-        return ((low + high) / 2).to(dtype or y.dtype).div_(whole)
+        return divided(((low + high) / 2).to(dtype or y.dtype), whole)
 
     def relaxed(self, y, theta, z):
         theta = theta.to(y.dtype)

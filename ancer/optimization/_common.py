@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ancer.classifier import Classifier
 from ancer.confidence.looks import Looks
+from ancer.evaluation.arithmetic import fixed_gradients
 from ancer.noise.law import Noise, check_noise
 from ancer.queries import Queries
 from ancer.smoothing import SmoothedClassifier
@@ -50,7 +51,7 @@ def with_gradients(classifier: Classifier) -> Iterator[None]:
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        classifier.fixed_arithmetic(),
+        fixed_gradients(classifier.device),
         classifier.enough_memory(),
     ):
         yield
@@ -79,6 +80,11 @@ class MeanProbabilities:
         noisy = law.relaxed(y[:, None], theta[:, None], z)
         inputs = law.basis.back(noisy.flatten(0, 1))
         p = self.queries.classifier.probabilities(inputs)
+        if theta.requires_grad and not p.requires_grad:
+            raise ValueError(
+                "the model's outputs carry no gradient, which theta is fitted by: is its forward "
+                "under torch.no_grad or inference_mode?"
+            )
         if self.temperature != 1:
             p = (p.clamp(min=1e-30).log() / self.temperature).softmax(dim=1)
         return p.unflatten(0, (len(y), self.draws)).mean(dim=1)

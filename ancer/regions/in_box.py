@@ -47,8 +47,8 @@ def estimate_in_box(
     drawn. The error is +inf where no draw lies in the region: take more.
     """
     check(center)
-    x = center.double()
-    a = axes.double()
+    x = center.double().cpu()
+    a = axes.double().cpu()
     s = tilt(x[None], a[None], p)[0].clamp(min=LEAST)
     low = x / a
     high = (1 - x) / a

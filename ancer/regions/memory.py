@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ancer.bases.basis import PIXELS, Basis, check_shape
+from ancer.bases.basis import PIXELS, Basis, check_basis, check_shape
 from ancer.bases.lattice import arithmetic, step_in
 from ancer.regions._geometry import axes_outside
 from ancer.regions._lookup import Lookup, Stored
@@ -73,8 +73,7 @@ class Memory:
         their theta fixed before the noise of their certification was drawn.
 
     Raises:
-        ValueError: if the folder is damaged (`Memory.salvage` keeps what is not) or belongs to
-            another norm or strictness.
+        ValueError: for a folder that is damaged (see `salvage`), or of another norm or strictness.
         RuntimeError: where it is in use.
 
     Example:
@@ -97,6 +96,7 @@ class Memory:
     ):
         if norm not in (None, 1, 2):
             raise ValueError(f"norm must be 1, 2 or None, found {norm!r}")
+        check_basis(basis)
         if shrink not in SHRINKS:
             raise ValueError(f"shrink must be one of {SHRINKS}, found {shrink!r}")
         if largest is not None and not 0 < largest < math.inf:
@@ -105,10 +105,10 @@ class Memory:
             raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
         self.shrink = shrink
         self.largest = largest
-        folder = None if path is None else Path(path)
         self.basis = basis
+        place = None if path is None else Path(path)
         owner = {"strict": strict, "norm": norm, "basis": basis.key}
-        self._records = Records(owner, path=folder, limit=limit)
+        self._records = Records(owner, path=place, limit=limit)
         # of the first certificate that names one
         self._evaluation: dict[str, Any] | None = self._records.owner.get("evaluation")
         self._lock = threading.Lock()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ancer.training.checks import within
+
 Smoothed = Callable[[Tensor], Tensor]  # images (B, ...) -> log probabilities (B, K)
 
 
@@ -58,7 +60,7 @@ def _ascent(smoothed: Smoothed, x: Tensor, delta: Tensor, labels: Tensor) -> tup
     delta = delta.detach().requires_grad_()
     with torch.enable_grad():
         outputs = smoothed(x + delta)
-        loss = F.nll_loss(outputs, labels, reduction="sum")
+        loss = F.nll_loss(outputs, within(outputs, labels), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, delta)
     length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
     direction = gradient / length.reshape(-1, *[1] * (x.dim() - 1))

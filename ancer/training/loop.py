@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from ancer._files import write_state
 from ancer.bases.basis import check_shape
 from ancer.classifier import check_images, dtype_of, memory_format_of
+from ancer.evaluation.arithmetic import fixed_gradients
 from ancer.noise.law import Noise, check_noise
 from ancer.streams import generator
 from ancer.training.augmentation import augmented
+from ancer.training.checks import check_labels, check_patch
 from ancer.training.losses import SCHEMES, check_options
 
 Progress = Callable[[int, float], None]  # epoch from 1, mean loss
@@ -147,7 +150,7 @@ def train(
     recipe = recipe or Recipe(epochs=30, batch_size=128, lr=0.003)
     check_images(images)
     check_noise(noise)
-    _check_labels(labels, len(images))
+    check_labels(labels, len(images))
     if noise.theta.dim() and noise.theta.shape != (1, *images.shape[1:]):
         raise ValueError(
             "train under one theta for all, a number or of shape "
@@ -160,7 +163,7 @@ def train(
             f"{tuple(images.shape)}"
         )
     if recipe.patch:
-        _check_patch(recipe.patch, images, noise)
+        check_patch(recipe.patch, images, noise)
     training = _Training(module, images, labels, noise, recipe, seed)
     state = None if resume is None else Path(resume)
     losses = []
@@ -223,13 +226,19 @@ class _Training:
         total = 0.0
         for step, index in enumerate(order.split(batch_size)):
             done = (epoch + step * batch_size / count) / self.recipe.epochs
-            loss = self._loss(index, done)
-            self.optimizer.zero_grad()
-            loss.backward()
+            with self._steady():
+                loss = self._loss(index, done)
+                self.optimizer.zero_grad()
+                loss.backward()
             self.optimizer.step()
             self.schedule.step()
             total += loss.item() * len(index)
         return total / count
+
+    def _steady(self) -> AbstractContextManager[None]:
+        """Inside, a GPU computes the same gradients each time, as a CPU does anyway."""
+        device = self.images.device
+        return fixed_gradients(device) if device.type == "cuda" else nullcontext()
 
     def _loss(self, index: Tensor, done: float) -> Tensor:
         """The loss of the images `index`, when the share `done` of the training is over."""
@@ -275,20 +284,3 @@ class _Training:
 
     def _parts(self) -> dict:
         return {"module": self.module, "optimizer": self.optimizer, "schedule": self.schedule}
-
-
-def _check_labels(labels: Tensor, count: int) -> None:
-    if labels.shape != (count,) or labels.dtype != torch.int64 or labels.min() < 0:
-        raise ValueError(
-            f"labels must be {count} int64 class numbers >= 0, found {tuple(labels.shape)} "
-            f"{labels.dtype} from {labels.min().item():g}"
-        )
-
-
-def _check_patch(side: int, images: Tensor, noise: Noise) -> None:
-    if side > min(images.shape[2:]):
-        raise ValueError(
-            f"patch must be at most the side of the images {tuple(images.shape[2:])}, found {side}"
-        )
-    if noise.theta.dim():
-        raise ValueError("parts of images have noise of one sigma: patch needs theta as a number")

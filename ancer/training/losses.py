@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ancer.training.attacks import ATTACKS, attacked
+from ancer.training.checks import within
 
 Draw = Callable[[], Tensor]
 
@@ -22,7 +23,8 @@ def augmentation_loss(
     module: nn.Module, x: Tensor, labels: Tensor, draw: Draw, done: float
 ) -> Tensor:
     """Cross-entropy on one noisy copy of each image (Cohen et al. 2019; Yang et al. 2020)."""
-    return F.cross_entropy(module(x + draw()), labels)
+    logits = module(x + draw())
+    return F.cross_entropy(logits, within(logits, labels))
 
 
 def stability_loss(
@@ -34,7 +36,7 @@ def stability_loss(
     divergence = F.kl_div(
         second.log_softmax(1), first.log_softmax(1), reduction="batchmean", log_target=True
     )
-    return F.cross_entropy(first, labels) + weight * divergence
+    return F.cross_entropy(first, within(first, labels)) + weight * divergence
 
 
 def macer_loss(
@@ -63,7 +65,7 @@ def macer_loss(
     counts = (classes[:, 0] == labels) & (_gap(top) <= hinge)
     # the gap again, without the others: the gradient of an infinite one would be NaN
     missing = hinge - _gap(top[counts])
-    return F.nll_loss(smoothed, labels) + weight * missing.sum() / len(x)
+    return F.nll_loss(smoothed, within(smoothed, labels)) + weight * missing.sum() / len(x)
 
 
 def _gap(top: Tensor) -> Tensor:
@@ -100,7 +102,8 @@ def smoothadv_loss(
 
     with attacked(module):
         x = ATTACKS[attack](smoothed, x, labels, epsilon, steps)
-    return F.cross_entropy(module(torch.cat([x] * draws) + noise), labels.repeat(draws))
+    logits = module(torch.cat([x] * draws) + noise)
+    return F.cross_entropy(logits, within(logits, labels.repeat(draws)))
 
 
 def denoising_loss(module: nn.Module, x: Tensor, labels: Tensor, draw: Draw, done: float) -> Tensor:

@@ -6,17 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ancer._files import write_text
+from ancer._files import sha256_of, write_text
 from ancer.datasets.limits import Limits
 from ancer.datasets.loading import load, place_of
-from ancer.workspace.parameters.models import ExperimentSection, Parameters, TrainingRecipe
+from ancer.workspace.parameters.models import PCA, ExperimentSection, Parameters, TrainingRecipe
 
 MISSING = "missing"
 Digests = dict[str, dict[str, str]]
 
 
 def data_digests(folder: Path, parameters: Parameters) -> Digests:
-    """sha256 of the images that each experiment reads: its name -> split -> digest.
+    """sha256 of the images that each experiment reads: its name -> split -> digest; and of a file
+    of weights.
 
     To look at them takes seconds; .build/data.json remembers it, as long as no file of the data set
     has another size or time.
@@ -35,6 +36,9 @@ def data_digests(folder: Path, parameters: Parameters) -> Digests:
                 limits = parameters.limits.limits()
                 known[key] = _digest(section.dataset, folder, limits, split=split, **choice)
             found[name][split] = seen[key] = known[key]
+        if "file" in section.options:
+            path = folder / section.options["file"]
+            found[name]["file"] = sha256_of(path) if path.is_file() else MISSING
     kept = {}
     for key, digest in seen.items():
         if digest != MISSING and json.loads(key)[-1] is not None:
@@ -48,8 +52,11 @@ def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, di
     taken = {"convert": section.convert, "classes": section.classes}
     choices = {"test": {**taken, "images": parameters.images, "every": parameters.every}}
     recipe = parameters.train[section.training]
-    if isinstance(recipe, TrainingRecipe):
-        choices["train"] = {**taken, "every": recipe.every}
+    trained = isinstance(recipe, TrainingRecipe)
+    for method in parameters.methods.values():
+        trained |= bool(method.fit) or method.basis == PCA
+    if trained:
+        choices["train"] = {**taken, "every": getattr(recipe, "every", 1)}
     return choices
 
 

@@ -163,6 +163,8 @@ def fingerprint(
         section["dataset"] = Path(section["dataset"]).name
         if stage in READS:
             data[name] = {split: digests[name].get(split) for split in SPLITS}
+        if stage == "train" and "file" in digests[name]:
+            data[name]["file"] = digests[name]["file"]
     modules = set(_named_modules(seen, stage))
     if stage in NOT_NOTEBOOKS:
         modules.add(NOT_NOTEBOOKS[stage])
@@ -190,6 +192,28 @@ def _named_modules(seen: Parameters, stage: str) -> Iterator[str]:
     for function in functions:
         if function is not None:
             yield function.__module__
+    for name in _bases_and_perturbations(seen):
+        module, own, _ = name.partition(":")
+        if own:
+            yield module
+
+
+def _bases_and_perturbations(seen: Parameters) -> Iterator[str]:
+    """The names of those that a stage's parameters hold: ours, and package.module:object."""
+    sections = seen.__dict__
+    options: list[Mapping[str, Any]] = []
+    for method in sections.get("methods", {}).values():
+        options.append({"basis": method.basis, **method.options})
+    for recipe in sections.get("train", {}).values():
+        if getattr(recipe, "under", None) is not None:
+            options.append({"basis": recipe.under.basis})
+    for experiment in sections.get("experiments", {}).values():
+        options += experiment.method_options.values()
+    if "ablations" in sections:
+        options += seen.ablations.settings
+    for given in options:
+        yield str(given.get("basis", ""))
+        yield from given.get("toward") or ()
 
 
 def cells_of(path: Path) -> list[tuple[str, str]]:

@@ -15,10 +15,9 @@ from ancer.datasets.loading import maker_of
 from ancer.noise.law import Noise
 from ancer.noise.named import NOISES
 from ancer.registry import closest, find
-from ancer.workspace.parameters.models import MethodSection, Parameters, TrainingRecipe
+from ancer.workspace.parameters.models import PCA, MethodSection, Parameters, TrainingRecipe
 from ancer.workspace.parameters.options import checked_options, named, theta_function
 
-PCA = "pca"  # the basis that is fitted to an experiment's training images
 # Okabe-Ito, colour-blind safe, and dashes (in line widths) that read in black and white too
 COLORS = ("#595959", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ((1, 2), (4, 2), (), (6, 2, 1, 2), (1, 4), (10, 2), (5, 1, 1, 1, 1, 1), (10, 2, 1, 2))
@@ -63,6 +62,7 @@ class Method:
         function where they return anything else.
         """
         assert self.theta is not None
+        x = x.to(classifier.device)
         theta = self.theta(classifier, x, law, seed=seed, indices=indices, **self.options)
         problem = None
         shapes = [(1, *x.shape[1:])]
@@ -78,7 +78,7 @@ class Method:
                 f"method {self.name}: {self.theta.__module__}.{self.theta.__qualname__} must "
                 f"return theta: {problem}"
             )
-        return theta
+        return theta.cpu()
 
 
 class Methods(Mapping[str, Method]):

@@ -14,8 +14,8 @@ from ancer.noise.law import Noise
 from ancer.noise.named import NOISES
 from ancer.noise.splitting import SplittingNoise
 from ancer.registry import find
-from ancer.workspace.methods import PCA, Method, Methods, methods_of, suits
-from ancer.workspace.parameters.models import ExperimentSection, Parameters
+from ancer.workspace.methods import Method, Methods, methods_of, suits
+from ancer.workspace.parameters.models import PCA, ExperimentSection, Parameters
 from ancer.workspace.places import Places
 
 PCA_IMAGES = 10_000  # that it is fitted to, at most
@@ -120,7 +120,7 @@ class Subject:
 
     @cached_property
     def _pca(self) -> Basis:
-        data = self._load(split="train")
+        data = self.training_data()
         return pca(data.take(data.indices[:PCA_IMAGES]).images, name=PCA)
 
     @cached_property
@@ -138,8 +138,8 @@ class Subject:
         return self._load(images=images, every=self.parameters.every)
 
     def training_data(self) -> Dataset:
-        """The images that its network is trained on."""
-        return self._load(split="train", every=self.recipe.every)
+        """The images that its network is trained on; all, where others trained it."""
+        return self._load(split="train", every=getattr(self.recipe, "every", 1))
 
     def _load(self, **choice: Any) -> Dataset:
         section = self.section

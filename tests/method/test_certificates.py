@@ -193,3 +193,29 @@ def test_metrics_batch_after_batch_are_those_of_all(found):
         ancer.CertifiedAccuracy(math.nan)
     with pytest.raises(ValueError, match="by must be 'radius' or 'proxy_radius', found 'x'"):
         ancer.AverageCertifiedRadius(by="x")
+
+
+def test_a_radius_that_is_not_known_is_no_zero():
+    """In-box radii of cosines of a whole image: of the one that abstains 0, of the other none."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, 256) / 256)
+        net[1].bias.copy_(torch.tensor([-0.5, 0.5]))
+    x = torch.tensor([0.5, 0.9]).reshape(2, 1, 1, 1).expand(2, 1, 16, 16)
+    theta = torch.linspace(0.1, 0.3, 256).reshape(1, 1, 16, 16)
+    noise = ancer.GaussianNoise(theta, basis=basis_named("dct", (1, 16, 16)))
+    certificates = ancer.certify(net, x, noise, n=300)
+    assert [c.prediction for c in certificates] == [-1, 0]
+    assert math.isnan(certificates.summary()["mean in_box_proxy_radius"])
+    assert certificates.summary()["mean radius"] > 0
+    with pytest.raises(ValueError, match="in_box_proxy_radius is not computed for 1 images"):
+        certificates.plot([0, 0], by="in_box_proxy_radius")
+
+
+def test_no_label_is_no_class(found):
+    """-1 would count an abstention as right."""
+    for call in (found.summary, found.to_frame, found.plot):
+        with pytest.raises(ValueError, match="labels must be class numbers >= 0, found -1"):
+            call([-1, 0, 0, 0])
+    with pytest.raises(ValueError, match="labels must be class numbers >= 0, found -1"):
+        ancer.CertifiedAccuracy(0.0).update(found, [-1] * 4)

@@ -15,6 +15,7 @@ from scipy.stats import binom
 from torch import nn
 from torch.utils import deterministic
 
+from ancer.bases.lattice import divided
 from ancer.certification import certify, predict
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import anytime_lower, clopper_pearson
@@ -757,3 +758,10 @@ def test_autocast_of_the_caller_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = certify(network(), IMAGES, **EXACT | big)
     assert [same(c) for c in found] == [same(c) for c in expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_levels_are_divided_as_images_are_read(dtype):
+    """k / 255, rounded once: a GPU multiplies by 1 / 255 where it is a Python number."""
+    steps = torch.arange(-300, 600).to(dtype)
+    assert torch.equal(divided(steps.clone(), 255), steps / 255)

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 import ancer
+from ancer.bases import pca
 from ancer.confidence.budget import check_enough
+from ancer.stopping import Grid, Target
 
 NET = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -68,6 +70,8 @@ def test_a_number_is_no_noise():
         (list(X), r"found list: torch\.stack\(list\(x\)\)"),
         (X[0], r"images of shape \(8, 8\) .*: one image is a batch of one, x\[None\]"),
         (X.permute(0, 2, 3, 1), r"shape \(8, 8, 3\) .*: channels come first, x\.permute"),
+        (X[:, :1], r"images of shape \(1, 8, 8\) .*: x must be \(B, channels, height, width\)"),
+        (X.flatten(1), r"images of shape \(192,\) .*: x must be \(B, channels"),
         (X[:, :, :5], r"images of shape \(3, 5, 8\) .*: x must be \(B, channels, height, width\)"),
     ],
 )
@@ -95,12 +99,53 @@ class Returning(nn.Module):
         (Returning(lambda y: {"logits": y}), "found dict: wrap it in a module"),
         (Returning(lambda y: y[:, :1]), r"found \(1000, 1\): of one logit z make two"),
         (nn.Linear(192, 3, device="meta"), "weights are on the meta device: load its weights"),
+        (nn.Sequential(nn.BatchNorm2d(1), NET), r"images of shape \(3, 8, 8\) .*running_mean"),
         (torch.jit.ScriptModule(), "a ScriptModule cannot be copied.*: give the nn.Module"),
     ],
 )
 def test_models(model, message):
     with pytest.raises(ValueError, match=message):
         ancer.certify(model, X, NOISE, n=200)
+
+
+def test_a_model_that_cannot_be_copied_is_named():
+    with pytest.warns(FutureWarning):
+        old = nn.utils.weight_norm(nn.Linear(192, 3))
+    old(X.flatten(1))
+    with pytest.raises(ValueError, match="cannot be copied .*: old hooks such as"):
+        ancer.Classifier(old)
+
+
+@pytest.mark.parametrize("optimize", [ancer.optimize_anisotropic, ancer.optimize_dataset])
+def test_a_model_without_gradients_is_named(optimize):
+    frozen = Returning(lambda y: y.detach())
+    with pytest.raises(ValueError, match="carry no gradient, which theta is fitted by: is its"):
+        optimize(frozen, X, NOISE, seed=0)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_exact_noise_needs_a_lattice(call):
+    with pytest.raises(ValueError, match="exact=True needs .* found lattice=None: give it, or"):
+        call(NET, X, NOISE, exact=True, lattice=None)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ancer.GaussianNoise(None), "noise scales must be numbers, found None"),
+        (lambda: ancer.GaussianNoise(0.25, basis="dct8"), "must be a Basis, found 'dct8': .*named"),
+        (lambda: ancer.Memory(basis="dct8"), "basis must be a Basis, found 'dct8'"),
+        (lambda: Grid(0.5), r"radii must be several numbers, found 0\.5"),
+        (lambda: Target("0.5"), r"a number > 0, found '0\.5' and None"),
+        (lambda: ancer.certify_best(NET, X, [NOISE]), "candidates must be noises by name"),
+        (lambda: ancer.train(NET, X, [0, 1], NOISE), "found list: torch.tensor"),
+        (lambda: pca(X[:1]), r"two images or more, found \(1, 3, 8, 8\)"),
+        (lambda: pca(X.numpy()), "two images or more, found ndarray"),
+    ],
+)
+def test_slips(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_other_errors_of_a_model_stay_as_they_are():

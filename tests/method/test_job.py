@@ -138,6 +138,50 @@ def test_methods_of_ones_own():
         assert {c.theta.item() for c in found[method]} == {np.float32(theta)}
 
 
+def test_fixed_is_the_training_noise_wherever_it_stands():
+    found = ancer.evaluate(Halves(), IMAGES, LABELS, methods=["isotropic", "fixed"], **JOB)
+    assert {c.theta.item() for c in found["fixed"]} == {np.float32(0.2)}
+    assert len({c.theta.item() for c in found["isotropic"]}) > 1
+
+
+def test_a_list_and_functions_of_the_same_names_are_two_runs(tmp_path):
+    """Methods of a list start from one another, functions from the training noise."""
+    ancer.evaluate(Halves(), IMAGES, methods=["fixed"], out=tmp_path, **JOB)
+    with pytest.raises(ValueError, match="holds a run with other chained"):
+        ancer.evaluate(Halves(), IMAGES, methods={"fixed": None}, out=tmp_path, **JOB)
+
+
+def test_a_call_that_failed_before_any_certificate_leaves_no_run(tmp_path):
+    with pytest.raises(ValueError, match="is not on the lattice"):
+        ancer.evaluate(Halves(), IMAGES, methods=["fixed"], exact=True, out=tmp_path, **JOB)
+    found = ancer.evaluate(Halves(), IMAGES, methods=["fixed"], out=tmp_path, **JOB)
+    assert len(found["fixed"]) == 7
+
+
+def test_a_run_keeps_numbers_of_numpy_and_images_with_gradients(tmp_path):
+    numbers = {"n": np.int64(500), "alpha": np.float32(0.01), "seed": np.int8(3)}
+    numbers |= {"sigma": torch.tensor(0.2), "chunk": np.int64(3), "exact": np.bool_(False)}
+    images = IMAGES.clone().requires_grad_()
+    job = {**JOB, **numbers, "methods": ["fixed"], "out": tmp_path}
+    found = ancer.evaluate(Halves(), images, LABELS, **job)
+    again = ancer.Results.load(tmp_path)
+    assert radii(again["fixed"]) == radii(found["fixed"])
+
+
+def test_of_an_unfinished_run_what_all_methods_have_is_read(tmp_path):
+    job = {**JOB, "methods": ["fixed", "isotropic"], "out": tmp_path}
+    whole = ancer.evaluate(Halves(), IMAGES, LABELS, **job)
+    (tmp_path / "isotropic/00000006/certificates.safetensors").unlink()
+    read = ancer.Results.load(tmp_path)
+    assert read.labels.tolist() == LABELS[:6].tolist()
+    for method in whole:
+        assert radii(read[method]) == radii(whole[method][:6])
+    assert (read.summary()["images"] == 6).all()
+    (tmp_path / "fixed/00000000/certificates.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="nothing is finished at"):
+        ancer.Results.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -151,6 +195,12 @@ def test_methods_of_ones_own():
         ({"sigma": -1}, "must be .*> 0"),
         ({"labels": [0, 1]}, r"found 7 images and labels of shape \(2,\)"),
         ({"labels": [0.5] * 7}, "labels must be 7 whole numbers"),
+        ({"labels": [0] * 6 + [-1]}, "labels must be class numbers >= 0, found -1"),
+        ({"labels": [1] * 6 + [2]}, "label 2 is outside the model's 2 classes"),
+        ({"methods": {"fixed"}}, "methods must be in an order, found {'fixed'}"),
+        ({"methods": ["anisotropic", "isotropic"]}, "name it before anisotropic"),
+        ({"methods": {"mine": "isotropic"}}, r"methods\['mine'\] must be a function or None"),
+        ({"exact": True, "lattice": None}, "exact=True needs the step of the images' lattice"),
     ],
 )
 def test_bad_arguments_are_named_before_any_work(change, message):

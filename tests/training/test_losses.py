@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from ancer.noise.sampled import LAWS, GaussianNoise
 from ancer.training.attacks import ATTACKS
+from ancer.training.checks import within
 from ancer.training.losses import (
     CLASSIFIERS,
     SCHEMES,
@@ -670,3 +672,12 @@ def test_losses_under_autocast_are_close_to_float32(scheme):
     with torch.autocast("cpu", torch.bfloat16):
         loss = loss_of(scheme, linear(0.3))
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected, rel=0.05)
+
+
+def test_labels_outside_the_classes_are_named_where_a_gpu_would_end_the_process():
+    outputs = torch.zeros(2, 3)
+    on_card = SimpleNamespace(is_cuda=True, max=lambda: torch.tensor(3))
+    with pytest.raises(IndexError, match="Target 3 is out of bounds"):
+        within(outputs, on_card)
+    labels = torch.tensor([0, 3])
+    assert within(outputs, labels) is labels  # a CPU's loss says it

@@ -1,12 +1,15 @@
 """The command line for a model of one's own."""
 
 import re
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from typer.testing import CliRunner
 
 import ancer
@@ -144,3 +147,31 @@ def test_help_of_each_command_has_an_example_or_says_what_it_does():
     for command in ("certify", "predict"):
         assert "Example:" in run(command, "--help").stdout
     assert run("certify").exit_code == 2  # what is missing is typer's to say
+
+
+def test_a_network_beside_one_and_classes_of_which_images_show_a_few(tmp_path, monkeypatch):
+    """As who certifies a network of many classes on a folder of photographs of a few."""
+    code = "from torch import nn\ndef build(n):\n"
+    code += "    return nn.Sequential(nn.Flatten(), nn.Linear(48, n))\n"
+    (tmp_path / "beside_me.py").write_text(code)
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
+    torch.manual_seed(0)
+    save_file(
+        nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).state_dict(), tmp_path / "w.safetensors"
+    )
+    for k, name in enumerate(("bee", "dog")):
+        picture = tmp_path / f"photos/test/{name}/{k}.png"
+        picture.parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4), (50 * k, 90, 200)).save(picture)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(filter(None, sys.path)))
+    job = ["--arch", "beside_me:build", "--weights", "w.safetensors", "--data", "./photos"]
+    job += ["--sigma", "0.25", "--n", "100"]
+    done = run("predict", *job, "--classes", "classes.txt")
+    assert done.exit_code == 0, done.output
+    lines = [line.split(",") for line in done.stdout.splitlines()[1:]]
+    assert [line[1] for line in lines] == ["bee", "dog"]
+    assert {line[2] for line in lines} <= {"ant", "bee", "cat", "dog", "abstains"}
+    few = run("predict", *job)
+    assert few.exit_code == 1 and "its head has 4 classes" in few.stderr
+    assert "--classes" in few.stderr

@@ -4,6 +4,7 @@ A change re-runs the stages that it concerns, and no others.
 """
 
 import copy
+import itertools
 import json
 import shutil
 import subprocess
@@ -379,6 +380,56 @@ def test_a_users_function_concerns_the_stages_that_run_it(tmp_path, monkeypatch)
     before = prints(tmp_path)
     more.write_text("# changed\n")
     assert differing(before, prints(tmp_path)) >= {"optimize"}
+
+
+@pytest.mark.parametrize(
+    "options, stages",
+    [
+        ({"basis": "handmade6.mine:basis"}, {"optimize", "certify", "coverage"}),
+        ({"toward": {"handmade7.mine:lighter": 1.0}}, {"optimize"}),
+    ],
+)
+def test_a_users_basis_and_perturbation_concern_the_stages_of_its_method(
+    tmp_path, monkeypatch, options, stages
+):
+    body = """
+from ancer.bases import rotation
+
+def basis(shape):
+    return rotation(shape, name="mine")
+
+def lighter(x):
+    return x + 0.1
+"""
+    name = "handmade6" if "basis" in options else "handmade7"  # a package is imported once
+    package(tmp_path, monkeypatch, name, {"mine": body})
+    values = parameters()
+    values["methods"]["shaped"] |= options
+    write_parameters(tmp_path, values)
+    before = prints(tmp_path)
+    (tmp_path / f"{name}/mine.py").write_text(body + "# changed\n")
+    assert differing(before, prints(tmp_path)) >= stages
+
+
+def test_other_weights_in_a_file_concern_training_alone(tmp_path):
+    """The checkpoint that it makes of them tells the stages that follow."""
+    values = parameters()
+    name = "digits-l2-025"
+    values["experiments"] = {name: values["experiments"][name]}
+    values["train"]["given"] = {"scheme": "weights", "normalize": "none"}
+    values["experiments"][name] |= {"training": "given", "options": {"file": "w.pt"}}
+    values["experiments"][name].pop("methods", None)
+    p = Profile.open(write_parameters(tmp_path, values)).parameters
+    found = []
+    for content in (None, b"one", b"two"):
+        if content is not None:
+            (tmp_path / "w.pt").write_bytes(content)
+        digests = data_digests(tmp_path, p)
+        assert digests[name]["train"] and digests[name]["test"]
+        of_stage = [fingerprint(NOTEBOOKS, p, s, name, digests=digests) for s in OF_EXPERIMENT]
+        found.append(dict(zip(OF_EXPERIMENT, of_stage, strict=True)))
+    for before, after in itertools.pairwise(found):
+        assert {stage for stage in before if before[stage] != after[stage]} == {"train"}
 
 
 @pytest.mark.parametrize(

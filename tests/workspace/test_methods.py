@@ -1,9 +1,13 @@
 """The methods of params.yaml: chains of starts, options, labels, and what a theta function owes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from stages import ROOT, parameters, write_parameters
+from torch import nn
 
+from ancer.classifier import Classifier
 from ancer.noise.sampled import GaussianNoise
 from ancer.optimization.anisotropic import optimize_anisotropic
 from ancer.optimization.isotropic import optimize_isotropic
@@ -166,6 +170,10 @@ def test_a_function_may_be_named_both_ways(tmp_path):
     assert methods["dot"].theta is methods["colon"].theta is takes_n
 
 
+IMAGES = torch.full((3, 1, 2, 2), 0.5)
+NET = Classifier(nn.Flatten())
+
+
 def test_a_function_may_call_what_it_gets_as_it_likes(tmp_path):
     """docs/own-model.md: (classifier, x, noise, *, seed, indices, **options)."""
     documented = {"theta": theta("as_documented"), "start": "fixed", "sharp": 2.0}
@@ -174,14 +182,23 @@ def test_a_function_may_call_what_it_gets_as_it_likes(tmp_path):
     assert methods["a"].options == {"sharp": 2.0}
     assert methods["b"].options == {"draws": 5}
     for name in ("a", "b"):
-        chosen = methods[name].choose(None, IMAGES, GaussianNoise(0.25), 0, [0, 1, 2])
+        chosen = methods[name].choose(NET, IMAGES, GaussianNoise(0.25), 0, [0, 1, 2])
         assert chosen.tolist() == [0.25] * 3
 
 
 # --- what a function owes
 
 
-IMAGES = torch.full((3, 1, 2, 2), 0.5)
+def test_a_function_gets_images_on_the_classifiers_device():
+    """docs/own-method.md; its theta comes back to the processor, wherever it is."""
+
+    def there(model, x, noise, *, seed, indices):
+        assert x.device.type == "meta"
+        return torch.full((len(x),), 0.3)
+
+    far = SimpleNamespace(device=torch.device("meta"))
+    method = Method("own", "Own", theta=there, start="fixed")
+    assert method.choose(far, IMAGES, GaussianNoise(0.25), 0, [0, 1, 2]).device.type == "cpu"
 
 
 def choose(returned, start=0.25):
@@ -193,7 +210,7 @@ def choose(returned, start=0.25):
         return returned
 
     method = Method("own", "Own", theta=mine, start="fixed", options={"sharp": 2.0})
-    chosen = method.choose("classifier", IMAGES, GaussianNoise(start), 7, [3, 1, 4])
+    chosen = method.choose(NET, IMAGES, GaussianNoise(start), 7, [3, 1, 4])
     return chosen, given
 
 
@@ -201,7 +218,7 @@ def choose(returned, start=0.25):
 def test_a_function_gets_all_that_it_needs_and_its_theta_is_kept(shape):
     chosen, given = choose(torch.full(shape, 0.3))
     assert torch.equal(chosen, torch.full(shape, 0.3))
-    assert given["model"] == "classifier" and torch.equal(given["x"], IMAGES)
+    assert given["model"] is NET and torch.equal(given["x"], IMAGES)
     assert given["noise"].theta.item() == 0.25
     assert (given["seed"], given["indices"], given["sharp"]) == (7, [3, 1, 4], 2.0)
 

@@ -13,7 +13,8 @@ from ancer.bases.basis import Basis
 from ancer.bases.named import parsed
 from ancer.certificates.certificate import Certificate
 from ancer.workspace.figures.style import bare, picture, pictures, styled
-from ancer.workspace.methods import COLORS, PCA
+from ancer.workspace.methods import COLORS
+from ancer.workspace.parameters.models import PCA
 
 CHANNELS = ("light", "red - blue", "green")
 

@@ -34,6 +34,8 @@ from ancer.workspace.parameters.sections import (
     Volumes,
 )
 
+PCA = "pca"  # the basis that is fitted to an experiment's training images
+
 
 class Under(Section):
     """Shifts that training adds to the noise, which is Gaussian then too: see `ancer.jitter`."""

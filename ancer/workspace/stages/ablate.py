@@ -50,7 +50,9 @@ def _ablate(experiment: Experiment) -> pd.DataFrame:
         seeds = [experiment.parameters.seed]
         rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
     counts = dict.fromkeys(settings, len(data))
-    save_seconds(experiment.profile.results("timing"), experiment.name, "ablations", spent, counts)
+    folder = experiment.profile.results("timing")
+    at = machine(device())
+    save_seconds(folder, experiment.name, "ablations", spent, counts, at)
     return rows
 
 
@@ -126,6 +128,6 @@ def _provenance(experiment: Experiment) -> dict[str, Any]:
         "classes": parameters.certify.classes,
         "n0": parameters.certify.n0,
         "seed": parameters.seed,
-        "code": code_of(optimize, certify),
+        "code": code_of(optimize, certify, experiment.kind),
         **machine(device()),
     }

@@ -68,7 +68,9 @@ def certify_images(experiment: Experiment) -> pd.DataFrame:
             provenance |= {"seeds": len(seeds), "fallback": _fallback(experiment, run)}
             rows, spent = store.finish(images=images, seeds=seeds, provenance=provenance)
     counts = {name: len(seeds) * len(of_method) for name, of_method in images.items()}
-    save_seconds(experiment.profile.results("timing"), experiment.name, "certify", spent, counts)
+    folder = experiment.profile.results("timing")
+    at = run.setting["machine"]
+    save_seconds(folder, experiment.name, "certify", spent, counts, at)
     return rows[rows["seed"] == first].reset_index(drop=True)
 
 
@@ -178,7 +180,7 @@ def _provenance(experiment: Experiment, run: Runner) -> dict[str, Any]:
         "best_of": best_of,
         "seed": experiment.parameters.seed,
         "arithmetic": arithmetic(experiment.lattice),
-        "code": code_of(certify, certify_best),
+        "code": code_of(certify, certify_best, experiment.kind),
         "evaluation": run.setting["evaluation"],
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ancer.bases.basis import PIXELS, Basis
+from ancer.bases.basis import Basis
 from ancer.classifier import Classifier
 from ancer.noise.law import Noise
 from ancer.workspace.experiment import Experiment
@@ -41,9 +41,17 @@ def choose_theta(experiment: Experiment) -> None:
             "noise": experiment.noise,
             "evaluate": parameters.evaluate.model_dump(),
             "methods": {name: _description(method) for name, method in methods.items()},
+            "code": code_of(experiment.kind),
             "seed": parameters.seed,
             **run.setting["machine"],
         }
+        for part in ("model", "probe"):  # of a network whose code alone was changed
+            provenance[part] = run.setting["evaluation"][part]
+        for name, method in methods.items():
+            if not bases[name].is_pixels:
+                provenance["methods"][name]["basis"] = bases[name].key
+            if method.fit:
+                provenance["fitted to"] = experiment.training_data().sha256
         path = experiment.target("theta")
         with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
             missing = list(itertools.filterfalse(store.has, chunks))
@@ -60,7 +68,9 @@ def choose_theta(experiment: Experiment) -> None:
             seconds = store.finish(chunks, provenance=provenance)
             for name, (_, spent) in fitted.items():
                 seconds[name] = spent
-    save_seconds(experiment.profile.results("timing"), experiment.name, "optimize", seconds, counts)
+    folder = experiment.profile.results("timing")
+    at = run.setting["machine"]
+    save_seconds(folder, experiment.name, "optimize", seconds, counts, at)
 
 
 def _fitted(
@@ -113,8 +123,6 @@ def _description(method: Method) -> dict:
     for name in ("images", "fit"):
         if getattr(method, name) is not None:
             described[name] = getattr(method, name)
-    if method.basis != PIXELS.name:
-        described["basis"] = method.basis
     return described
 
 

@@ -41,7 +41,8 @@ def train_network(experiment: Experiment) -> tuple[nn.Module, list[float]]:
         return _read(experiment, recipe), []
     data = experiment.training_data()
     seed = _seed(experiment)
-    code = code_of(train, build, jitter, architecture(experiment.section.arch))
+    kinds = (architecture(experiment.section.arch), experiment.kind)
+    code = code_of(train, build, jitter, *kinds)
     key = key_of(code=code, training_data=data.sha256, **_provenance(experiment))
     kept = _kept(experiment, key)
     if kept is not None:

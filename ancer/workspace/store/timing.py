@@ -3,11 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from ancer._files import write_text
-from ancer.evaluation.arithmetic import machine
 
 
 def save_seconds(
@@ -16,11 +14,14 @@ def save_seconds(
     stage: str,
     seconds: Mapping[str, float],
     images: Mapping[str, int],
+    machine: Mapping[str, Any],
 ) -> None:
-    """Write the seconds per image of each method into `folder`; images: how many each had."""
+    """Write the seconds per image of each method into `folder`.
+
+    images: how many each had; machine: that computed them, see `evaluation.arithmetic.machine`.
+    """
     per_image = {method: spent / images[method] for method, spent in seconds.items()}
-    cpu = machine(torch.device("cpu"))
-    record = {"images": dict(images), "seconds_per_image": per_image, **cpu}
+    record = {"images": dict(images), "seconds_per_image": per_image, **machine}
     write_text(folder / f"{experiment}.{stage}.json", json.dumps(record, indent=2) + "\n")
 
 
