@@ -15,9 +15,6 @@ export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 
-# bytecode is written when a module is first imported: most of 20,000 never are
-INSTALL := pip install -q --no-compile
-
 .PHONY: all report test docs speed gpu
 .DELETE_ON_ERROR:
 
@@ -61,7 +58,7 @@ speed: .venv/.installed
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml requirements.lock
-	$(INSTALL) -c requirements.lock -e '.[workspace,explore]'
+	pip install -q -c requirements.lock -e '.[workspace,explore]'
 	ln -sf "$(CURDIR)/jupyter_lab_config.py" .venv/etc/jupyter/
 	mkdir -p .venv/etc/jupyter/labconfig
 	ln -sf "$(CURDIR)/jupyter_lab_settings.json" \
@@ -70,9 +67,9 @@ speed: .venv/.installed
 	touch $@
 
 .venv/.tested: .venv/.installed
-	$(INSTALL) -c requirements.lock -e '.[workspace,test,docs,dask,explore,imagenet,diffusers]'
+	pip install -q -c requirements.lock -e '.[workspace,test,docs,dask,explore,imagenet,diffusers]'
 	touch $@
 
 .venv/.documented: .venv/.installed
-	$(INSTALL) -c requirements.lock -e '.[workspace,explore,docs]'
+	pip install -q -c requirements.lock -e '.[workspace,explore,docs]'
 	touch $@
