@@ -52,11 +52,11 @@ def _choices(section: ExperimentSection, parameters: Parameters) -> dict[str, di
     taken = {"convert": section.convert, "classes": section.classes}
     choices = {"test": {**taken, "images": parameters.images, "every": parameters.every}}
     recipe = parameters.train[section.training]
-    trained = isinstance(recipe, TrainingRecipe)
+    if isinstance(recipe, TrainingRecipe):
+        choices["train"] = {**taken, "every": recipe.every}
     for method in parameters.methods.values():
-        trained |= bool(method.fit) or method.basis == PCA
-    if trained:
-        choices["train"] = {**taken, "every": getattr(recipe, "every", 1)}
+        if method.basis == PCA or (method.fit and "train" not in choices):
+            choices["train"] = {**taken, "every": 1}
     return choices
 
 

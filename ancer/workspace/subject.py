@@ -120,7 +120,7 @@ class Subject:
 
     @cached_property
     def _pca(self) -> Basis:
-        data = self.training_data()
+        data = self._load(split="train")
         return pca(data.take(data.indices[:PCA_IMAGES]).images, name=PCA)
 
     @cached_property
