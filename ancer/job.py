@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ancer._files import write_text
 from ancer.bases.lattice import step_of
-from ancer.certificates.many import FILE, Certificates, Labels, checked_labels
+from ancer.certificates.many import FILE, Certificates, Labels, as_array, checked_labels
 from ancer.certificates.remarks import remarks
 from ancer.certificates.results import RUN, Results, joined
 from ancer.certification import certify
@@ -221,7 +221,7 @@ def _images_and_labels(images: Any, labels: Labels | None) -> tuple[Tensor, np.n
     check_images(images)
     if labels is None:
         return images, None
-    truth = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    truth = as_array(labels)
     if truth.shape != (len(images),):
         raise ValueError(f"found {len(images)} images and labels of shape {truth.shape}")
     return images, checked_labels(truth, len(images))

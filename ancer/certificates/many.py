@@ -182,9 +182,14 @@ class Certificates(Sequence[Certificate]):
         return cls(found)
 
 
+def as_array(labels: Labels) -> np.ndarray:
+    """Labels as an array, wherever a tensor of them is."""
+    return np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+
+
 def checked_labels(labels: Labels, count: int) -> np.ndarray:
     """The labels of so many certificates; ValueError unless they are so many whole numbers >= 0."""
-    found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    found = as_array(labels)
     if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer):
         raise ValueError(
             f"labels must be {count} whole numbers, one a certificate, "

@@ -97,7 +97,7 @@ class Results(Mapping[str, Certificates]):
         for method, those in parts.items():
             found[method] = joined(those[:finished])
         labels = run["labels"]
-        return cls(found, None if labels is None else np.array(labels[: len(found[method])]))
+        return cls(found, None if labels is None else np.array(labels[: finished * run["chunk"]]))
 
 
 def joined(parts: Iterable[Certificates]) -> Certificates:

@@ -4,8 +4,9 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils import deterministic
 class _Settings:
     """Settings of the process while anybody computes: the first sets them, the last restores."""
 
-    def __init__(self):
+    def __init__(self, set_all: Callable[[ExitStack], None]):
+        self._set_all = set_all
         self._lock = threading.Lock()
         self._inside = 0
         self._stack = ExitStack()
@@ -23,7 +25,7 @@ class _Settings:
     def enter(self) -> None:
         with self._lock:
             if self._inside == 0:
-                _set_all(self._stack)
+                self._set_all(self._stack)
             self._inside += 1
 
     def leave(self) -> None:
@@ -31,9 +33,6 @@ class _Settings:
             self._inside -= 1
             if self._inside == 0:
                 self._stack.close()
-
-
-_SETTINGS = _Settings()
 
 
 @contextmanager
@@ -57,13 +56,14 @@ def fixed_gradients(device: torch.device) -> Iterator[None]:
     """`fixed_arithmetic` for gradients: on a GPU a layer whose gradient has no kernel that gives
     the same numbers each time (adaptive pooling, interpolation) is warned of, not refused."""
     with fixed_arithmetic(device):
-        before = torch.get_deterministic_debug_mode()
-        if device.type == "cuda":
-            _only_deterministic(1)
+        if device.type != "cuda":
+            yield
+            return
+        _WARNED.enter()
         try:
             yield
         finally:
-            _only_deterministic(before)
+            _WARNED.leave()
 
 
 def _set_all(stack: ExitStack) -> None:
@@ -84,8 +84,12 @@ def _set_all(stack: ExitStack) -> None:
     _set(stack, cudnn, "deterministic", True)
     # filling is a debugging aid that takes 3 % of the time
     _set(stack, deterministic, "fill_uninitialized_memory", False)
+    _deterministic_in(stack, 2)
+
+
+def _deterministic_in(stack: ExitStack, mode: int) -> None:
     stack.callback(_only_deterministic, torch.get_deterministic_debug_mode())
-    _only_deterministic(2)
+    _only_deterministic(mode)
 
 
 def _only_deterministic(mode: int) -> None:
@@ -98,6 +102,10 @@ def _only_deterministic(mode: int) -> None:
 def _set(stack: ExitStack, owner: object, name: str, value: object) -> None:
     stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
+
+
+_SETTINGS = _Settings(_set_all)
+_WARNED = _Settings(partial(_deterministic_in, mode=1))
 
 
 @contextmanager

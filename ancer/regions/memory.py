@@ -105,10 +105,10 @@ class Memory:
             raise ValueError(f"limit must be a number of bytes > 0, found {limit!r}")
         self.shrink = shrink
         self.largest = largest
+        folder = None if path is None else Path(path)
         self.basis = basis
-        place = None if path is None else Path(path)
         owner = {"strict": strict, "norm": norm, "basis": basis.key}
-        self._records = Records(owner, path=place, limit=limit)
+        self._records = Records(owner, path=folder, limit=limit)
         # of the first certificate that names one
         self._evaluation: dict[str, Any] | None = self._records.owner.get("evaluation")
         self._lock = threading.Lock()

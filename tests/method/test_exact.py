@@ -19,6 +19,7 @@ from ancer.bases.lattice import divided
 from ancer.certification import certify, predict
 from ancer.classifier import Classifier
 from ancer.confidence.bounds import anytime_lower, clopper_pearson
+from ancer.evaluation.arithmetic import fixed_arithmetic, fixed_gradients
 from ancer.models.networks import RoundingReader
 from ancer.noise.sampled import LAWS, GaussianNoise, UniformNoise
 from ancer.regions.region import ABSTAIN
@@ -765,3 +766,21 @@ def test_levels_are_divided_as_images_are_read(dtype):
     """k / 255, rounded once: a GPU multiplies by 1 / 255 where it is a Python number."""
     steps = torch.arange(-300, 600).to(dtype)
     assert torch.equal(divided(steps.clone(), 255), steps / 255)
+
+
+def test_kernels_of_gradients_are_warned_of_until_the_last_of_several_threads_leaves():
+    """On a GPU, and then those of votes are refused again."""
+    card = torch.device("cuda")
+    mode = torch.get_deterministic_debug_mode
+    before = mode()
+    with fixed_arithmetic(card):
+        first, second = fixed_gradients(card), fixed_gradients(card)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert mode() == 1
+        second.__exit__(None, None, None)
+        assert mode() == 2
+        with fixed_gradients(torch.device("cpu")):
+            assert mode() == 2
+    assert mode() == before

@@ -490,8 +490,9 @@ def test_a_label_changes_no_key(tmp_path):
         e = Experiment.open(NAME, profile=write_parameters(folder, values))
         e.file("theta").parent.mkdir(parents=True)
         e.file("theta").write_text("")
-        chosen = e.methods.chosen(e.methods).values()
-        methods = list(map(optimize_stage._description, chosen))
+        chosen = e.methods.chosen(e.methods)
+        bases = e.bases(chosen).values()
+        methods = list(map(optimize_stage._description, chosen.values(), bases))
         keys.append((keys_of_code(), methods, certify_stage._provenance(e, run)))
     assert keys[0] == keys[1]
     assert len(keys[0][1]) == 6

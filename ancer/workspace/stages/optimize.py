@@ -40,18 +40,17 @@ def choose_theta(experiment: Experiment) -> None:
             "checkpoint": run.network.sha256,
             "noise": experiment.noise,
             "evaluate": parameters.evaluate.model_dump(),
-            "methods": {name: _description(method) for name, method in methods.items()},
+            "methods": {
+                name: _description(method, bases[name]) for name, method in methods.items()
+            },
             "code": code_of(experiment.kind),
             "seed": parameters.seed,
             **run.setting["machine"],
         }
         for part in ("model", "probe"):  # of a network whose code alone was changed
             provenance[part] = run.setting["evaluation"][part]
-        for name, method in methods.items():
-            if not bases[name].is_pixels:
-                provenance["methods"][name]["basis"] = bases[name].key
-            if method.fit:
-                provenance["fitted to"] = experiment.training_data().sha256
+        if any(method.fit for method in methods.values()):
+            provenance["fitted to"] = experiment.training_data().sha256
         path = experiment.target("theta")
         with ThetaStore(path, key=key_of(**provenance), counts=counts) as store:
             missing = list(itertools.filterfalse(store.has, chunks))
@@ -112,7 +111,7 @@ def _tasks(
         yield x, experiment.law, indices, todo, bases, theta, experiment.parameters.seed
 
 
-def _description(method: Method) -> dict:
+def _description(method: Method, basis: Basis) -> dict:
     assert method.theta is not None
     described: dict[str, Any] = {
         "theta": f"{method.theta.__module__}.{method.theta.__qualname__}",
@@ -123,6 +122,8 @@ def _description(method: Method) -> dict:
     for name in ("images", "fit"):
         if getattr(method, name) is not None:
             described[name] = getattr(method, name)
+    if not basis.is_pixels:
+        described["basis"] = basis.key
     return described
 
 
